@@ -1,0 +1,54 @@
+# Every command here works on a fresh clone, as root or not.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: setup serve demo test lint types check bench clean lock
+
+setup: $(VENV)/.run
+
+serve: setup
+	$(BIN)/muster up --data var
+
+demo: setup
+	$(BIN)/muster demo
+
+test: $(VENV)/.test node_modules/.installed
+	tests/system-packages chromium=no
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+check: $(VENV)/.test
+	$(BIN)/ruff check src tests bench && $(BIN)/ruff format --check src tests bench && $(BIN)/mypy
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench
+
+lock: $(VENV)/.test
+	requirements/lock.sh
+
+clean:
+	rm -rf $(VENV) node_modules
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python requirements/run.lock pyproject.toml
+	$(PIP) install --require-hashes -r requirements/run.lock
+	$(PIP) install --no-build-isolation --no-deps -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/test.lock
+	$(PIP) install --require-hashes -r requirements/test.lock
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.run requirements/bench.lock
+	$(PIP) install --require-hashes -r requirements/bench.lock
+	touch $@
+
+node_modules/.installed: package.json package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --silent
+	touch $@

@@ -1,0 +1,1 @@
+"""Notices between the parts of the program."""

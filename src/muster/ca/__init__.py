@@ -1,0 +1,1 @@
+"""The certificate authority: decides, records, signs."""

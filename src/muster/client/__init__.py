@@ -1,0 +1,1 @@
+"""The library a device or an enrolment station imports."""

@@ -1,0 +1,1 @@
+"""The control plane: hubs and provisioning services as resources."""

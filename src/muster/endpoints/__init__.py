@@ -1,0 +1,1 @@
+"""One file per service and wire: parse, call one service, render."""

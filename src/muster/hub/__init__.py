@@ -1,0 +1,1 @@
+"""The hub: device registry, access, sessions and telemetry."""

@@ -1,0 +1,1 @@
+"""CA private keys. A key never leaves its keystore."""

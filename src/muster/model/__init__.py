@@ -1,0 +1,1 @@
+"""Records: frozen dataclasses that services exchange and stores keep."""

@@ -1,0 +1,22 @@
+"""What one part of the program tells the others after a change was committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A committed change, delivered at least once; a receiver must bear repeats and loss.
+
+    Notices are about speed: whoever receives one reads the stored state again, so a lost
+    one costs time and never correctness (architecture.md, invariant 6).
+
+    Topics so far: `hub.changed`, `hub.deleted`, `service.changed`, `service.deleted`
+    (subject: the resource's id); `device.changed`, `device.deleted` (subject: hub id, a slash,
+    device id); `certificate.revoked` (subject: the certificate's SHA-256 thumbprint).
+    """
+
+    topic: str
+    subject: str
+    data: dict[str, str] = field(default_factory=dict)

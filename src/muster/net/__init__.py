@@ -1,0 +1,1 @@
+"""Listeners, TLS, and the driver of every machine."""

@@ -1,0 +1,1 @@
+"""Device provisioning: attests a device, chooses its hub, has it created there."""
