@@ -1,0 +1,353 @@
+"""Decide whether a peer's certificate chain leads to one of the CAs that are trusted here.
+
+Pure: the caller brings what the peer sent, the anchors that count for this resource now, and the
+moment. The path is searched by `cryptography.x509.verification`; this module adds what that
+library leaves to its caller.
+
+Rules:
+
+1. An anchor may be a self-signed root, an intermediate CA, or the self-signed leaf itself. It is
+   judged like any other certificate of the path: an expired anchor trusts nobody.
+2. Every certificate above the leaf is a CA by its basic constraints, may sign certificates if it
+   has a key usage, and allows client authentication if it restricts extended key usage.
+3. The leaf is not a CA, unless it is the anchor itself: `openssl req -x509` marks the self-signed
+   certificates of single devices that way.
+4. The leaf need have neither subject alternative names nor key identifiers (`openssl req` makes
+   neither). Its extended key usage, where it has one, includes client authentication.
+5. Path length, name constraints (of directory names as well), unknown critical extensions and
+   weak signatures are enforced on every certificate; RSA keys below 2048 bits are refused.
+6. Time is bounded: at most `MAX_CHAIN_CERTIFICATES` are looked at, and the library counts the
+   signatures it checks, so a loop of cross-signed CAs ends as a refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
+
+from muster.errors import Kind, Problem
+
+# A leaf, its issuing CA and a root are three; the longest hierarchies in the field have five.
+# Twice that leaves room for cross-signed CAs, and bounds what one handshake can make us parse.
+MAX_CHAIN_CERTIFICATES = 10
+# A certificate with an RSA-4096 key and a full set of extensions has 2 KiB. TLS itself would
+# let a peer send 16 MiB.
+MAX_CERTIFICATE_BYTES = 16 * 1024
+# NIST SP 800-57 part 1, table 2: less than 112 bits of security is not acceptable.
+_MIN_RSA_BITS = 2048
+# Verifying costs the square of the length; nobody issues more than this to a device.
+_MAX_RSA_BITS = 8192
+
+_CA_POLICY = ExtensionPolicy.permit_all().require_present(
+    # Not critical in some old roots, RFC 5280 section 4.2.1.9 notwithstanding.
+    x509.BasicConstraints,
+    Criticality.AGNOSTIC,
+    None,
+)
+_LEAF_POLICY = ExtensionPolicy.permit_all()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPath:
+    """A path that was found good at one moment: leaf first, trust anchor last.
+
+    One certificate alone when the leaf is the anchor itself.
+    """
+
+    certificates: tuple[x509.Certificate, ...]
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        """The certificate of the peer."""
+        return self.certificates[0]
+
+    @property
+    def anchor(self) -> x509.Certificate:
+        """The trusted certificate that the path ends at."""
+        return self.certificates[-1]
+
+
+def load_chain(der: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
+    """Parse the certificates a peer sent, in their order.
+
+    Promises that names and extensions of what it returns can be read without surprises. Checks
+    nothing else: see `verify_client_chain`. An empty chain is an empty tuple.
+
+    Raises `Problem(MALFORMED)` for more than `MAX_CHAIN_CERTIFICATES`, for one larger than
+    `MAX_CERTIFICATE_BYTES`, and for bytes that are not one X.509 certificate.
+    """
+    if len(der) > MAX_CHAIN_CERTIFICATES:
+        raise Problem(Kind.MALFORMED, f"a chain has at most {MAX_CHAIN_CERTIFICATES} certificates")
+    return tuple(_load(one, place) for place, one in enumerate(der))
+
+
+def verify_client_chain(
+    chain: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    *,
+    now: datetime,
+) -> VerifiedPath:
+    """Return the path from the leaf, `chain[0]`, to one of *anchors* that is good at *now*.
+
+    The other certificates of *chain* are hints in any order; those that lead nowhere are ignored.
+    The rules are in the module's docstring.
+
+    Does not check possession of the leaf's key (the TLS handshake did), nor what the leaf is
+    called (see `identity.verify_device_identity`), nor whether anything was revoked.
+
+    Raises `Problem(UNAUTHENTICATED)` with the reason in plain words.
+    """
+    if not chain:
+        raise _refused("no client certificate was sent")
+    if len(chain) > MAX_CHAIN_CERTIFICATES:
+        raise _refused(f"a chain has at most {MAX_CHAIN_CERTIFICATES} certificates")
+    leaf, hints = chain[0], _without_repeats(chain[1:])
+    if not anchors:
+        raise _refused("no CA is trusted here")
+    verifier = (
+        PolicyBuilder()
+        .store(Store(list(anchors)))
+        .time(now.astimezone(UTC).replace(tzinfo=None))
+        .max_chain_depth(MAX_CHAIN_CERTIFICATES)
+        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
+        .build_client_verifier()
+    )
+    try:
+        path = tuple(verifier.verify(leaf, hints).chain)
+    except VerificationError as error:
+        raise _refused(_explain(leaf, hints, anchors, now)) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _refused("the certificate chain cannot be read") from error
+    _check_leaf(path)
+    for authority in path[1:]:
+        _check_authority(authority)
+    _check_directory_names(path)
+    return VerifiedPath(path)
+
+
+def common_name(certificate: x509.Certificate) -> str:
+    """Return the one common name in the subject of *certificate*.
+
+    Raises `Problem(UNAUTHENTICATED)` when there is none, or more than one: which of two would be
+    the device's name is for nobody to guess.
+    """
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError as error:
+        raise _refused("the certificate's subject cannot be read") from error
+    if len(names) != 1:
+        raise _refused(f"the certificate's subject has {len(names)} common names; one is needed")
+    value = names[0].value
+    if not isinstance(value, str) or not value:
+        raise _refused("the certificate's common name is not text")
+    return value
+
+
+def _load(der: bytes, place: int) -> x509.Certificate:
+    if len(der) > MAX_CERTIFICATE_BYTES:
+        raise Problem(Kind.MALFORMED, f"a certificate has at most {MAX_CERTIFICATE_BYTES} bytes")
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        # Both are parsed on first use: a surprise is wanted here and not later.
+        _ = certificate.subject, certificate.issuer, certificate.extensions
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise Problem(
+            Kind.MALFORMED, f"certificate {place} of the chain is not an X.509 certificate"
+        ) from error
+    return certificate
+
+
+def _without_repeats(certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    return list(dict.fromkeys(certificates))
+
+
+def _check_leaf(path: tuple[x509.Certificate, ...]) -> None:
+    leaf = path[0]
+    _check_key(leaf)
+    if len(path) > 1 and _is_authority(leaf):
+        raise _refused("the client certificate is a CA's")
+    if not _allows_client_authentication(leaf):
+        raise _refused("the certificate's extended key usage leaves client authentication out")
+
+
+def _check_authority(authority: x509.Certificate) -> None:
+    _check_key(authority)
+    name = _show(authority)
+    try:
+        usage = authority.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        pass  # RFC 5280 section 6.1.4 (n): only a key usage that is present restricts
+    else:
+        if not usage.key_cert_sign:
+            raise _refused(f"the CA {name} may not sign certificates (key usage)")
+    if not _allows_client_authentication(authority):
+        raise _refused(f"the CA {name} may not issue for client authentication")
+
+
+def _check_key(certificate: x509.Certificate) -> None:
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _refused(f"the key of {_show(certificate)} is of an unsupported kind") from error
+    match key:
+        case rsa.RSAPublicKey() if not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
+            raise _refused(f"the RSA key of {_show(certificate)} has {key.key_size} bits")
+        case ec.EllipticCurvePublicKey() if not isinstance(
+            key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
+        ):
+            raise _refused(f"the curve of the key of {_show(certificate)} is not supported")
+        case (
+            rsa.RSAPublicKey()
+            | ec.EllipticCurvePublicKey()
+            | ed25519.Ed25519PublicKey()
+            | ed448.Ed448PublicKey()
+        ):
+            return
+        case _:
+            raise _refused(f"the key of {_show(certificate)} is of an unsupported kind")
+
+
+def _check_directory_names(path: tuple[x509.Certificate, ...]) -> None:
+    # The library applies name constraints to alternative names, refuses critical ones of the
+    # directory-name form and passes the others over. RFC 5280 section 4.2.1.10 applies these to
+    # the subject of every certificate below.
+    for place, authority in enumerate(path[1:], start=1):
+        try:
+            limits = authority.extensions.get_extension_for_class(x509.NameConstraints).value
+        except x509.ExtensionNotFound:
+            continue
+        permitted = _directory_names(limits.permitted_subtrees)
+        excluded = _directory_names(limits.excluded_subtrees)
+        for below in path[:place]:
+            # Self-issued intermediates are exempt, so that a CA can roll its own key over.
+            if below is not path[0] and below.subject == below.issuer:
+                continue
+            if any(_is_within(below.subject, base) for base in excluded) or (
+                permitted and not any(_is_within(below.subject, base) for base in permitted)
+            ):
+                raise _refused(
+                    f"the subject of {_show(below)} is outside the name constraints"
+                    f" of the CA {_show(authority)}"
+                )
+
+
+def _directory_names(subtrees: list[x509.GeneralName] | None) -> list[x509.Name]:
+    return [base.value for base in subtrees or () if isinstance(base, x509.DirectoryName)]
+
+
+def _is_within(name: x509.Name, base: x509.Name) -> bool:
+    return list(name.rdns)[: len(base.rdns)] == list(base.rdns)
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _allows_client_authentication(certificate: x509.Certificate) -> bool:
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return (
+        ExtendedKeyUsageOID.CLIENT_AUTH in usages
+        or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usages
+    )
+
+
+def _explain(
+    leaf: x509.Certificate,
+    hints: Sequence[x509.Certificate],
+    anchors: Sequence[x509.Certificate],
+    now: datetime,
+) -> str:
+    """Say why the library found no path. Only words: the verdict has fallen already.
+
+    Follows issuers by name from the leaf and reports the first thing that is plainly wrong.
+    """
+    current = leaf
+    seen: list[x509.Certificate] = []
+    while current not in seen:
+        seen.append(current)
+        if (problem := outside_validity(current, now)) is not None:
+            return problem
+        if current is not leaf and not _is_authority(current):
+            return f"{_show(current)} signed a certificate and is not a CA"
+        if current in anchors:
+            return _explain_path(seen)
+        issuers = [one for one in (*anchors, *hints) if one.subject == current.issuer]
+        if not issuers:
+            break
+        current = next((one for one in issuers if _signed(one, current)), issuers[0])
+        if not _signed(current, seen[-1]):
+            return f"{_show(seen[-1])} was not signed by the CA it names, {_show(current)}"
+    return (
+        f"no path to a trusted CA: the chain ends at {_show(seen[-1])},"
+        f" issued by {shown(seen[-1].issuer.rfc4514_string())}"
+    )
+
+
+def _explain_path(path: Sequence[x509.Certificate]) -> str:
+    for below, authority in enumerate(path[1:]):
+        limit = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
+        if limit.path_length is not None and below > limit.path_length:
+            return f"the path below the CA {_show(authority)} is longer than it allows"
+    return (
+        "the chain leads to a trusted CA but breaks RFC 5280"
+        " (a name constraint, a critical extension, or an algorithm that is too weak)"
+    )
+
+
+def _signed(issuer: x509.Certificate, subject: x509.Certificate) -> bool:
+    try:
+        subject.verify_directly_issued_by(issuer)
+    except Exception:  # noqa: BLE001 - each key type fails in its own way, and all mean no
+        return False
+    return True
+
+
+def outside_validity(certificate: x509.Certificate, now: datetime) -> str | None:
+    """Return why *now* is outside the validity of *certificate*, or None when it is inside.
+
+    Both ends are included (RFC 5280 section 4.1.2.5), the last second as a whole.
+    """
+    moment = now.astimezone(UTC).replace(microsecond=0)
+    if moment < certificate.not_valid_before_utc:
+        return f"{_show(certificate)} is not valid before {_time(certificate.not_valid_before_utc)}"
+    if moment > certificate.not_valid_after_utc:
+        return f"{_show(certificate)} expired at {_time(certificate.not_valid_after_utc)}"
+    return None
+
+
+def shown(text: str) -> str:
+    """Return *text* from a certificate, escaped and cut, fit for an error or a log line."""
+    plain = text.encode("ascii", "backslashreplace").decode()
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in plain)
+    return plain if len(plain) <= 100 else plain[:97] + "..."
+
+
+def _show(certificate: x509.Certificate) -> str:
+    return shown(certificate.subject.rfc4514_string()) or "the certificate without a subject"
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _refused(why: str) -> Problem:
+    return Problem(Kind.UNAUTHENTICATED, why)

@@ -1,0 +1,285 @@
+"""Which chains are accepted, and what a refused peer is told."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from muster.certs.chain import common_name, load_chain, verify_client_chain
+from muster.errors import Kind, Problem
+
+DAY = timedelta(days=1)
+CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+SERVER = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+ANY = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
+
+
+def usage(*, sign: bool) -> x509.KeyUsage:
+    """Return the key usage of a CA that may, or may not, sign."""
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, key_cert_sign=sign, crl_sign=sign,
+        encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
+def refusal(chain, anchors, now) -> str:
+    """Return why the chain is refused; fail when it is accepted."""
+    with pytest.raises(Problem) as caught:
+        verify_client_chain(
+            [one.certificate for one in chain], [one.certificate for one in anchors], now=now
+        )
+    assert caught.value.kind is Kind.UNAUTHENTICATED
+    return caught.value.detail
+
+
+def accepted(chain, anchors, now) -> list[str]:
+    """Return the common names of the path."""
+    path = verify_client_chain(
+        [one.certificate for one in chain], [one.certificate for one in anchors], now=now
+    )
+    assert path.leaf == chain[0].certificate
+    assert path.anchor in [one.certificate for one in anchors]
+    return [common_name(one) for one in path.certificates]
+
+
+def test_leaf_without_any_extension_is_accepted(make, root, now) -> None:
+    """`openssl x509 -req` makes leaves without SAN, AKI, KU or EKU: they count."""
+    assert accepted([make("device", root)], [root], now) == ["device", "root"]
+
+
+def test_intermediates_are_found_in_any_order(make, root, now) -> None:
+    """The chain after the leaf is a bag of hints, and stray ones do no harm."""
+    first = make("first", root, ca=True)
+    second = make("second", first, ca=True)
+    stray = make("stray", ca=True)
+    leaf = make("device", second)
+    assert accepted([leaf, stray, first, second, leaf, first], [root], now) == [
+        "device", "second", "first", "root",
+    ]  # fmt: skip
+
+
+def test_intermediate_can_be_the_anchor(make, root, now) -> None:
+    """Trusting an issuing CA needs no trust in its root."""
+    issuing = make("issuing", root, ca=True)
+    assert accepted([make("device", issuing), issuing], [issuing], now) == ["device", "issuing"]
+
+
+@pytest.mark.parametrize("ca", [None, False, True])
+def test_self_signed_leaf_can_be_its_own_anchor(make, now, ca) -> None:
+    """`openssl req -x509` marks a device's own certificate as a CA; it counts all the same."""
+    leaf = make("device", ca=ca)
+    assert accepted([leaf], [leaf], now) == ["device"]
+
+
+def test_cross_signed_ca_is_found_through_either_parent(make, root, now) -> None:
+    """One CA under two parents leads to whichever of them is trusted."""
+    other = make("other root", ca=True)
+    issuing = make("issuing", other, ca=True)
+    crossed = make("issuing", root, ca=True, key=issuing.key)
+    leaf = make("device", issuing)
+    chain = [leaf, issuing, crossed]
+    assert accepted(chain, [root], now) == ["device", "issuing", "root"]
+    assert accepted(chain, [other], now) == ["device", "issuing", "other root"]
+
+
+def test_ed25519_leaf_is_accepted(make, root, now) -> None:
+    """A small device may use an Edwards key under an ECDSA CA."""
+    leaf = make("device", root, key=ed25519.Ed25519PrivateKey.generate())
+    assert accepted([leaf], [root], now) == ["device", "root"]
+
+
+@pytest.mark.parametrize("eku", [CLIENT, ANY])
+def test_client_authentication_is_enough(make, root, now, eku) -> None:
+    """The usages clientAuth and any are the two usages that let a leaf authenticate."""
+    assert accepted([make("device", root, extensions=[(eku, False)])], [root], now)
+
+
+def test_both_ends_of_validity_are_included(make, root) -> None:
+    """The first second counts, and the last one as a whole."""
+    start, end = datetime(2026, 11, 23, tzinfo=UTC), datetime(2026, 11, 23, 18, tzinfo=UTC)
+    leaf = make("device", root, not_before=start, not_after=end)
+    assert accepted([leaf], [root], start)
+    assert accepted([leaf], [root], end + timedelta(microseconds=999_999))
+    assert "not valid before 2026-11-23T00:00:00Z" in refusal(
+        [leaf], [root], start - timedelta(microseconds=1)
+    )
+    assert "expired at 2026-11-23T18:00:00Z" in refusal([leaf], [root], end + timedelta(seconds=1))
+
+
+def test_expired_ca_trusts_nobody(make, now) -> None:
+    """An anchor's own validity counts, and so does an intermediate's."""
+    old_root = make("old root", ca=True, not_after=now - DAY / 2)
+    assert "CN=old root expired" in refusal([make("device", old_root)], [old_root], now)
+    root = make("root", ca=True)
+    old = make("old", root, ca=True, not_after=now - DAY / 2)
+    assert "CN=old expired" in refusal([make("device", old), old], [root], now)
+
+
+def test_unknown_issuer_is_refused_with_where_the_chain_ends(make, root, now) -> None:
+    """The usual mistake, an incomplete chain, is named so that it can be mended."""
+    issuing = make("issuing", root, ca=True)
+    detail = refusal([make("device", issuing)], [root], now)
+    assert detail == "no path to a trusted CA: the chain ends at CN=device, issued by CN=issuing"
+    assert "no path to a trusted CA" in refusal([make("device")], [root], now)
+
+
+def test_same_name_with_another_key_is_refused(make, root, now) -> None:
+    """A CA that merely calls itself like the trusted one signs nothing here."""
+    forged = make("root", ca=True)
+    assert "not signed by" in refusal([make("device", forged)], [root], now)
+    assert refusal([make("device", forged), forged], [root], now)
+
+
+@pytest.mark.parametrize("ca", [None, False])
+def test_issuer_that_is_not_a_ca_is_refused(make, root, now, ca) -> None:
+    """A device cannot issue for other devices."""
+    device = make("device", root, ca=ca)
+    detail = refusal([make("victim", device), device], [root], now)
+    assert "is not a CA" in detail
+
+
+def test_path_length_is_enforced(make, root, now) -> None:
+    """A CA that may only issue leaves cannot make another CA."""
+    narrow = make("narrow", root, ca=True, path_length=0)
+    assert accepted([make("device", narrow), narrow], [root], now)
+    below = make("below", narrow, ca=True)
+    detail = refusal([make("device", below), below, narrow], [root], now)
+    assert "longer than it allows" in detail
+
+
+def test_ca_without_the_right_to_sign_is_refused(make, root, now) -> None:
+    """A key usage without keyCertSign binds, critical or not."""
+    mute = make("mute", root, ca=True, extensions=[(usage(sign=False), False)])
+    assert "may not sign certificates" in refusal([make("device", mute), mute], [root], now)
+    able = make("able", root, ca=True, extensions=[(usage(sign=True), True)])
+    assert accepted([make("device", able), able], [root], now)
+
+
+def test_extended_key_usage_narrows_leaf_and_ca(make, root, now) -> None:
+    """A server's certificate is no device's, nor is a device's under a servers-only CA."""
+    leaf = make("device", root, extensions=[(SERVER, False)])
+    assert "leaves client authentication out" in refusal([leaf], [root], now)
+    web = make("web", root, ca=True, extensions=[(SERVER, False)])
+    assert "may not issue for client" in refusal([make("device", web), web], [root], now)
+
+
+def test_a_ca_is_not_a_device(make, root, now) -> None:
+    """Whoever holds an issuing CA's key does not thereby become a device."""
+    issuing = make("issuing", root, ca=True)
+    assert refusal([issuing], [root], now) == "the client certificate is a CA's"
+
+
+def test_name_constraints_are_enforced(make, root, now) -> None:
+    """On alternative names and, in the directory-name form, on subjects."""
+    dns = x509.NameConstraints([x509.DNSName("plant.test")], None)
+    limited = make("limited", root, ca=True, extensions=[(dns, True)])
+    inside = x509.SubjectAlternativeName([x509.DNSName("a.plant.test")])
+    outside = x509.SubjectAlternativeName([x509.DNSName("a.other.test")])
+    assert accepted([make("d", limited, extensions=[(inside, False)]), limited], [root], now)
+    assert refusal([make("d", limited, extensions=[(outside, False)]), limited], [root], now)
+
+
+def test_directory_name_constraints_are_enforced(make, root, now) -> None:
+    """Permitted and excluded subtrees of subjects, on every certificate below."""
+    plant = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Plant")])
+    inside = x509.Name([*plant, x509.NameAttribute(NameOID.COMMON_NAME, "d")])
+    only = x509.NameConstraints([x509.DirectoryName(plant)], None)
+    never = x509.NameConstraints(None, [x509.DirectoryName(plant)])
+    permits = make("permits", root, ca=True, extensions=[(only, False)])
+    excludes = make("excludes", root, ca=True, extensions=[(never, False)])
+    assert accepted([make(inside, permits), permits], [root], now)
+    assert "name constraints" in refusal([make("d", permits), permits], [root], now)
+    assert "name constraints" in refusal([make(inside, excludes), excludes], [root], now)
+    assert accepted([make("d", excludes), excludes], [root], now)
+    critical = make("critical", root, ca=True, extensions=[(only, True)])
+    assert refusal([make("d", critical), critical], [root], now)
+
+
+def test_unknown_critical_extension_is_refused(make, root, now) -> None:
+    """RFC 5280 section 4.2: what is critical and not understood forbids use."""
+    odd = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
+    assert accepted([make("device", root, extensions=[(odd, False)])], [root], now)
+    assert "RFC 5280" in refusal([make("device", root, extensions=[(odd, True)])], [root], now)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP256K1())],
+    ids=["rsa-1024", "secp256k1"],
+)
+def test_weak_or_odd_leaf_key_is_refused(make, root, now, key) -> None:
+    """The library judges CA keys only; the leaf's is ours to judge."""
+    assert "of CN=device" in refusal([make("device", root, key=key)], [root], now)
+
+
+def test_nothing_sent_and_nothing_trusted_are_refused(make, root, now) -> None:
+    """An absent chain and an empty trust list each have their own words."""
+    assert refusal([], [root], now) == "no client certificate was sent"
+    assert refusal([make("device", root)], [], now) == "no CA is trusted here"
+
+
+def test_loops_of_cross_signed_cas_end_in_bounded_time(make, root, now) -> None:
+    """Nine CAs that all sign each other cannot keep the server busy."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    first = make("loop", ca=True, key=key)
+    loop = [make("loop", first, ca=True, key=key) for _ in range(9)]
+    leaf = make("device", first)
+    before = time.perf_counter()
+    assert refusal([leaf, *loop], [root], now)
+    assert time.perf_counter() - before < 0.5
+
+
+def test_two_cas_that_sign_each_other_are_refused(make, root, now) -> None:
+    """A cycle without an anchor is no path."""
+    one = make("one", ca=True)
+    two = make("two", one, ca=True)
+    back = make("one", two, ca=True, key=one.key)
+    assert "no path" in refusal([make("device", two), two, back], [root], now)
+
+
+def test_chain_is_bounded_before_it_is_parsed(root) -> None:
+    """Count and size are judged first, so that nobody parses megabytes for a stranger."""
+    for der in ([root.der] * 11, [b"\x30\x83\x10\x00\x00" + bytes(16 * 1024)]):
+        with pytest.raises(Problem) as caught:
+            load_chain(der)
+        assert caught.value.kind is Kind.MALFORMED
+        assert "at most" in caught.value.detail
+    assert load_chain([]) == ()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 10, 100, -1])
+def test_broken_der_is_malformed(root, cut) -> None:
+    """Truncated, empty or foreign bytes name their place in the chain."""
+    with pytest.raises(Problem) as caught:
+        load_chain([root.der, root.der[:cut]])
+    assert caught.value.kind is Kind.MALFORMED
+    assert "certificate 1" in caught.value.detail
+
+
+def test_trailing_bytes_are_malformed(root) -> None:
+    """Two certificates in one field are not one certificate."""
+    with pytest.raises(Problem):
+        load_chain([root.der + root.der])
+
+
+def test_common_name_is_exactly_one(make) -> None:
+    """Neither none nor two: nobody should guess which one is the device."""
+    two = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in ("a", "b")])
+    for name in (x509.Name([]), two):
+        with pytest.raises(Problem) as caught:
+            common_name(make(name).certificate)
+        assert caught.value.kind is Kind.UNAUTHENTICATED
+    assert common_name(make("a").certificate) == "a"
+
+
+def test_hostile_names_are_shown_escaped(make, root, now) -> None:
+    """What the peer wrote into its names cannot forge a log line."""
+    detail = refusal([make("a\r\nroot logged in\u202e", make("x\x00y", ca=True))], [root], now)
+    assert detail.isprintable()
+    assert detail.isascii()
