@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from muster.ids import DeviceId, ETag
@@ -18,6 +19,12 @@ class DeviceReader(Protocol):
 
     async def list_devices(self, hub_id: str, *, after: str, limit: int) -> list[Device]:
         """Return up to *limit* devices whose id sorts after *after*, by id."""
+        ...
+
+    async def device_versions(
+        self, hub_id: str, device_ids: Sequence[DeviceId]
+    ) -> dict[DeviceId, ETag]:
+        """Return the stored version of each of these devices that exists (at most 1000 ids)."""
         ...
 
     async def count_devices(self, hub_id: str) -> tuple[int, int]:
@@ -43,4 +50,11 @@ class DeviceStore(DeviceReader, Protocol):
         self, hub_id: str, device_id: DeviceId, expected: ETag | None, audit: AuditEntry
     ) -> bool:
         """Delete it, if it still has version *expected* (None: any); False when it was not so."""
+        ...
+
+    async def forget_hub(self, hub_id: str, *, limit: int) -> int:
+        """Delete up to *limit* devices of a hub that is gone; return how many there were.
+
+        Without notices or audit lines: the hub's own deletion told of it.
+        """
         ...
