@@ -24,7 +24,8 @@ test: $(VENV)/.test node_modules/.installed
 check: $(VENV)/.test
 	$(BIN)/ruff check src tests bench && $(BIN)/ruff format --check src tests bench && $(BIN)/mypy
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.run $(VENV)/peers/.installed
+	tests/system-packages mosquitto golang-cfssl
 	$(BIN)/python -m bench
 
 lock: $(VENV)/.test
@@ -45,8 +46,9 @@ $(VENV)/.test: $(VENV)/.run requirements/test.lock
 	$(PIP) install --require-hashes -r requirements/test.lock
 	touch $@
 
-$(VENV)/.bench: $(VENV)/.run requirements/bench.lock
-	$(PIP) install --require-hashes -r requirements/bench.lock
+$(VENV)/peers/.installed: $(VENV)/bin/python requirements/peers.lock
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/peers.lock
 	touch $@
 
 node_modules/.installed: package.json package-lock.json

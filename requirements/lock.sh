@@ -8,4 +8,4 @@ compile() {
 }
 compile --extra device --output-file requirements/run.lock pyproject.toml requirements/build.in
 compile --output-file requirements/test.lock requirements/test.in
-compile --output-file requirements/bench.lock requirements/bench.in
+compile --output-file requirements/peers.lock requirements/peers.in
