@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Connection, Integer, String, Table, insert
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Column, Connection, Integer, String, Table, delete, insert, select
 
 from muster.model.notice import Notice
+from muster.ports.outbox import PendingNotice
+from muster.store.database import Database, announce
 from muster.store.schema import JsonDocument, metadata
 
 outbox = Table(
@@ -14,11 +18,48 @@ outbox = Table(
     Column("topic", String, nullable=False),
     Column("subject", String, nullable=False),
     Column("data", JsonDocument, nullable=False),
+    # An id is never used again, or forgetting a notice twice could take a later one with it.
+    sqlite_autoincrement=True,
 )
+
+_INSERT = insert(outbox)
+_ANNOUNCEMENT = "outbox"
 
 
 def insert_notice(connection: Connection, notice: Notice) -> None:
     """Put *notice* in the outbox, inside the caller's transaction."""
     connection.execute(
-        insert(outbox).values(topic=notice.topic, subject=notice.subject, data=notice.data)
+        _INSERT, {"topic": notice.topic, "subject": notice.subject, "data": notice.data}
     )
+    announce(connection, _ANNOUNCEMENT)
+
+
+class DatabaseOutbox:
+    """The `Outbox` port on a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def on_pending(self, callback: Callable[[], None]) -> None:
+        """Call *callback* on the event loop whenever new notices were committed."""
+        self._database.on_commit(_ANNOUNCEMENT, callback)
+
+    async def pending(self, limit: int) -> Sequence[PendingNotice]:
+        """Return up to *limit* notices, the oldest first."""
+        query = select(outbox).order_by(outbox.c.id).limit(limit)
+
+        def find(connection: Connection) -> list[PendingNotice]:
+            return [
+                PendingNotice(row.id, Notice(row.topic, row.subject, row.data))
+                for row in connection.execute(query)
+            ]
+
+        return await self._database.read(find)
+
+    async def done(self, ids: Sequence[int]) -> None:
+        """Forget the notices *ids*: they were delivered. Harmless for those already forgotten."""
+
+        def forget(connection: Connection) -> None:
+            connection.execute(delete(outbox).where(outbox.c.id.in_(ids)))
+
+        await self._database.write(forget)
