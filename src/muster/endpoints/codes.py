@@ -79,3 +79,18 @@ RESOURCE_MANAGER_CODE: dict[Kind, str] = {
     Kind.THROTTLED: "TooManyRequests",
     Kind.UNAVAILABLE: "ServiceUnavailable",
 }
+
+# The token endpoint: OAuth 2's error (RFC 6749 section 5.2), its status, and the number that Entra
+# puts in the description, by which people search (facts/control-plane.md 2.2).
+OAUTH_ERROR: dict[Kind, tuple[int, str, int]] = {
+    Kind.MALFORMED: (400, "invalid_request", 900144),
+    Kind.UNAUTHENTICATED: (401, "invalid_client", 7000215),
+    Kind.FORBIDDEN: (400, "unauthorized_client", 700016),
+    Kind.NOT_FOUND: (400, "invalid_resource", 500011),
+    Kind.CONFLICT: (400, "invalid_grant", 70000),
+    Kind.PRECONDITION_FAILED: (400, "invalid_grant", 70000),
+    Kind.TOO_LARGE: (413, "invalid_request", 90090),
+    Kind.UNSUPPORTED: (400, "unsupported_grant_type", 70003),
+    Kind.THROTTLED: (429, "temporarily_unavailable", 90033),
+    Kind.UNAVAILABLE: (503, "temporarily_unavailable", 90033),
+}

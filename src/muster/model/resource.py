@@ -39,7 +39,7 @@ class CaCertificate:
     """A CA certificate that was uploaded to a hub or a provisioning service.
 
     Only an `is_verified` one authenticates anything. `verification_code` is the pending
-    proof-of-possession challenge, single-use.
+    proof-of-possession challenge, single-use, good until `verification_expires`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class CaCertificate:
     updated: datetime
     etag: ETag
     verification_code: str | None = None
+    verification_expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,24 @@ class ResourceAddress:
     subscription_id: str
     resource_group: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What resource groups stand in. `id` is a UUID."""
+
+    id: str
+    tenant_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceGroup:
+    """What resources stand in. Its name is compared without case."""
+
+    subscription_id: str
+    name: str
+    location: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +97,7 @@ class Hub:
     retention_days: int
     policies: tuple[AccessPolicy, ...]
     certificates: tuple[CaCertificate, ...] = ()
+    consumer_groups: tuple[str, ...] = ("$Default",)
     document: dict[str, Any] = field(default_factory=dict)
 
     def policy(self, key_name: str) -> AccessPolicy | None:
