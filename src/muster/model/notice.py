@@ -14,7 +14,9 @@ class Notice:
 
     Topics so far: `hub.changed`, `hub.deleted`, `service.changed`, `service.deleted`
     (subject: the resource's id); `device.changed`, `device.deleted` (subject: hub id, a slash,
-    device id); `certificate.revoked` (subject: the certificate's SHA-256 thumbprint).
+    device id); `enrollment.changed`, `enrollment.deleted` (subject: service id, a slash, group id);
+    `registration.changed`, `registration.deleted` (subject: service id, a slash, registration
+    id); `certificate.revoked` (subject: the certificate's SHA-256 thumbprint).
     """
 
     topic: str

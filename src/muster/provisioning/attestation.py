@@ -1,0 +1,258 @@
+"""Decide whether a device may provision, and which enrolment says so.
+
+Pure: `Candidates` is made of stored state, `attest` judges what one device presents.
+
+Rules (DPS concepts-x509-attestation, facts/dps.md 2.2):
+
+1. The walk goes from the leaf's issuer upward, one issuer a step, through the certificates the
+   device sent and the verified CA certificates of the service. The first step at which a CA of an
+   enrolment is found ends it: that enrolment decides, and nothing above it is asked.
+2. Who issued what is a matter of keys, not of bytes: a CA whose certificate was renewed under the
+   same name and key is still that CA. So leaving a certificate out, or sending another
+   certificate of the same CA, does not lead past an enrolment that would refuse.
+3. A deciding enrolment that is disabled refuses. If several decide at the same step (one CA key
+   with several certificates), one that is disabled is enough to refuse.
+4. Only what was proved counts. A referenced CA must be verified at the service. A carried one must
+   equal a verified CA certificate of the service, or stand on a path that ends at one
+   (docs/decisions/0010-carried-signing-certificates.md).
+5. The leaf's subject has one common name and it is the registration id, compared without case as
+   registration ids are. The CA itself is not one of its devices.
+6. The device is told little (`Refused.message`); the log and the audit trail are told all.
+
+Does not check revocation: the service has none (facts/dps.md 2.2); an entry is disabled or deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from muster.certs.chain import (
+    MAX_CHAIN_CERTIFICATES,
+    VerifiedPath,
+    common_name,
+    shown,
+    verify_client_chain,
+)
+from muster.errors import Problem
+from muster.ids import RegistrationId
+from muster.model.enrollment import EnrollmentGroup, ProvisioningStatus, SigningCertificates
+from muster.model.resource import CaCertificate
+
+# What devices have been told by the real service (facts/dps.md 1.2, code 401002).
+UNAUTHORIZED = "Unauthorized"
+CA_NOT_FOUND = "CA certificate not found"
+INVALID_CERTIFICATE = "Invalid certificate."
+
+
+class Standing(Enum):
+    """Why a CA of an enrolment may authenticate devices, or may not."""
+
+    VERIFIED = "possession was proved to the service"
+    CARRIED = "stands only below a verified CA"
+    UNVERIFIED = "possession was never proved"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One CA certificate of one enrolment."""
+
+    certificate: x509.Certificate
+    group: EnrollmentGroup
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """The device is who it says, by this enrolment and this path, while both hold.
+
+    `common_name` is the registration id as the certificate spells it.
+    """
+
+    group: EnrollmentGroup
+    path: VerifiedPath
+    common_name: str
+
+    def holds_at(self, now: datetime) -> bool:
+        """Whether every certificate of the path is inside its validity at *now*.
+
+        Does not check the enrolment: the caller compares versions of the stored state.
+        """
+        moment = now.astimezone(UTC).replace(microsecond=0)
+        return all(
+            certificate.not_valid_before_utc <= moment <= certificate.not_valid_after_utc
+            for certificate in self.path.certificates
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The device is refused: `message` is for it, `reason` for the log and the audit trail."""
+
+    message: str
+    reason: str
+    group_id: str | None = None
+
+
+class Candidates:
+    """The CAs of one service's enrolments, arranged for `attest`. Immutable.
+
+    A reference to a certificate that the service does not have is left out: it admits nobody.
+    """
+
+    def __init__(
+        self, certificates: Iterable[CaCertificate], groups: Iterable[EnrollmentGroup]
+    ) -> None:
+        uploaded = {
+            entry.name.lower(): (entry, x509.load_der_x509_certificate(entry.der))
+            for entry in certificates
+        }
+        self.verified = tuple(
+            certificate for entry, certificate in uploaded.values() if entry.is_verified
+        )
+        self._by_subject: dict[x509.Name, list[Entry]] = {}
+        for group in sorted(groups, key=lambda group: group.key):
+            for entry in self._entries(group, uploaded):
+                self._by_subject.setdefault(entry.certificate.subject, []).append(entry)
+
+    def issuers_of(self, certificate: x509.Certificate) -> list[Entry]:
+        """Return the entries whose key signed *certificate* under their own name."""
+        named = self._by_subject.get(certificate.issuer, ())
+        return [entry for entry in named if _signed(entry.certificate, certificate)]
+
+    def _entries(
+        self,
+        group: EnrollmentGroup,
+        uploaded: dict[str, tuple[CaCertificate, x509.Certificate]],
+    ) -> Iterable[Entry]:
+        if isinstance(group.attestation, SigningCertificates):
+            for der in group.attestation.present:
+                carried = x509.load_der_x509_certificate(der)
+                proved = carried in self.verified
+                yield Entry(carried, group, Standing.VERIFIED if proved else Standing.CARRIED)
+            return
+        for name in group.attestation.present:
+            if (found := uploaded.get(name.lower())) is not None:
+                proved = found[0].is_verified
+                yield Entry(found[1], group, Standing.VERIFIED if proved else Standing.UNVERIFIED)
+
+
+def attest(
+    chain: Sequence[x509.Certificate],
+    registration_id: RegistrationId,
+    candidates: Candidates,
+    *,
+    now: datetime,
+) -> Attested | Refused:
+    """Judge a device that presents *chain*, leaf first, under *registration_id*.
+
+    The rules are in the module's docstring. The caller has seen the leaf's key used in a
+    handshake; nothing else about *chain* is taken for granted.
+    """
+    if not chain:
+        return Refused(UNAUTHORIZED, "no client certificate was sent")
+    try:
+        name = common_name(chain[0])
+    except Problem as problem:
+        return Refused(UNAUTHORIZED, problem.detail)
+    if name.lower() != registration_id.folded:
+        return Refused(UNAUTHORIZED, f"the certificate's common name is {shown(name)}")
+    entries, hints = _find_deciding(chain, candidates)
+    if not entries:
+        issuer = shown(chain[0].issuer.rfc4514_string())
+        return Refused(
+            CA_NOT_FOUND, f"no enrolment has the issuer, {issuer}, or a CA above it in the chain"
+        )
+    for entry in entries:
+        if entry.group.status is ProvisioningStatus.DISABLED:
+            return Refused(UNAUTHORIZED, "the enrolment is disabled", entry.group.group_id)
+    verdicts = [_judge((*chain, *hints), entry, candidates, name, now) for entry in entries]
+    return next((one for one in verdicts if isinstance(one, Attested)), verdicts[0])
+
+
+def _find_deciding(
+    chain: Sequence[x509.Certificate], candidates: Candidates
+) -> tuple[list[Entry], list[x509.Certificate]]:
+    """Walk up; return the entries of the first step that has any, and what the peer left out."""
+    step, seen = [chain[0]], [chain[0]]
+    # Each step adds a certificate to `seen`, so cross-signed loops end; the bound is on work.
+    for _ in range(MAX_CHAIN_CERTIFICATES):
+        found = [entry for current in step for entry in candidates.issuers_of(current)]
+        if found:
+            return found, [one for one in seen if one not in chain]
+        step = [
+            authority
+            for authority in dict.fromkeys((*chain[1:], *candidates.verified))
+            if authority not in seen
+            and any(
+                authority.subject == current.issuer and _signed(authority, current)
+                for current in step
+            )
+        ]
+        if not step:
+            break
+        seen.extend(step)
+    return [], []
+
+
+def _judge(
+    chain: Sequence[x509.Certificate],
+    entry: Entry,
+    candidates: Candidates,
+    name: str,
+    now: datetime,
+) -> Attested | Refused:
+    group_id = entry.group.group_id
+    if entry.standing is Standing.UNVERIFIED:
+        return Refused(CA_NOT_FOUND, "the enrolment's CA certificate is not verified", group_id)
+    try:
+        if entry.standing is Standing.VERIFIED:
+            path: VerifiedPath | None = verify_client_chain(chain, [entry.certificate], now=now)
+        else:
+            path = _verify_below_verified(chain, entry.certificate, candidates, now)
+    except Problem as problem:
+        return Refused(INVALID_CERTIFICATE, problem.detail, group_id)
+    if path is None:
+        return Refused(
+            CA_NOT_FOUND,
+            "the enrolment's own CA certificate does not lead to a verified CA of the service",
+            group_id,
+        )
+    if len(path.certificates) < 2:
+        return Refused(INVALID_CERTIFICATE, "the certificate is the CA itself", group_id)
+    return Attested(entry.group, path, name)
+
+
+def _verify_below_verified(
+    chain: Sequence[x509.Certificate],
+    carried: x509.Certificate,
+    candidates: Candidates,
+    now: datetime,
+) -> VerifiedPath | None:
+    """Return the path to a verified CA that passes *carried*, or None when there is none."""
+    # First for its own sake: what is wrong below the carried CA is the device's fault, and
+    # is told apart from a CA that nobody verified.
+    verify_client_chain(chain, [carried], now=now)
+    try:
+        path = verify_client_chain((*chain, carried), candidates.verified, now=now)
+    except Problem:
+        return None
+    # Another certificate of the same CA may stand in the path in its place (rule 2).
+    passed = any(
+        one.subject == carried.subject and one.public_key() == carried.public_key()
+        for one in path.certificates[1:]
+    )
+    return path if passed else None
+
+
+def _signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False  # another name, another key, or a key that signs nothing
+    return True
