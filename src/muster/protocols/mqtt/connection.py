@@ -34,7 +34,7 @@ from muster.protocols.mqtt.packets import (
     encode_publish,
     encode_topic,
     judge_first,
-    judge_header,
+    judge_length,
     malformed,
 )
 from muster.protocols.mqtt.states import (
@@ -238,37 +238,32 @@ class Connection:
         while position < size:
             if self._state is OPEN:
                 position = self._take_publishes(data, position)
+                if position == size:
+                    break
             elif self._state in (JUDGING, ENDED):
                 break
+            first = data[position]
+            kind = self._judge(first)
             header = decode_length(data, position + 1)
             if header is None:
-                # Not even the fixed header; what there is of it can still be refused.
-                if position < size:
-                    self._judge(data[position], None)
                 self._wanted = 0
                 break
             length, body = header
-            kind = self._judge(data[position], length)
+            judge_length(first, length, self._max_packet_size)
             end = body + length
             if end > size:
                 self._wanted = end - position
                 break
-            first, position = data[position], end
+            position = end
             following = self._allowed[kind]
             if following is not self._state and following is not ENDED:
                 self._move(following)
             self._take(kind, first, data[body:end])
         return position
 
-    def _judge(self, first: int, length: int | None) -> Packet:
-        """Return the kind of packet; raises `Problem` when it may not come, or not so large.
-
-        *length* is None while it is unknown.
-        """
-        if length is None:
-            kind, _, _ = judge_first(first)
-        else:
-            kind = judge_header(first, length, self._max_packet_size)
+    def _judge(self, first: int) -> Packet:
+        """Return the kind of packet that begins so; raises `Problem` when it may not come now."""
+        kind = judge_first(first)
         if kind not in self._allowed:
             raise refusal(self._role, self._state, kind)
         if kind is Packet.PUBLISH and first & 0b110 == 0b100:

@@ -5,7 +5,7 @@ Rules:
 1. A reader gets one whole packet and takes it apart to its last byte, or raises
    `Problem(MALFORMED)` whose detail names the rule and its clause.
 2. A fixed header is judged before its body has arrived, so that what is not allowed is
-   never buffered (`judge_header`).
+   never buffered (`judge_first`, `judge_length`).
 3. Writers are for this program's own values. Text and sizes that may come from a peer's
    request are checked (`Problem`); numbers out of range are bugs (`ValueError`).
 
@@ -105,11 +105,31 @@ def decode_length(data: bytes, position: int = 0) -> tuple[int, int] | None:
     return None
 
 
-def judge_first(first: int) -> tuple[Packet, int, int | None]:
-    """Return (kind, shortest body, longest body or None) of a packet that begins with *first*.
+def judge_first(first: int) -> Packet:
+    """Return the kind of a packet that begins with *first*.
 
-    Raises `Problem(MALFORMED)` for reserved types and wrong flags.
+    Raises `Problem(MALFORMED)` for reserved types and wrong flags. Does not check whether the
+    kind may come now.
     """
+    shape = _SHAPES[first]
+    return shape[0] if shape is not None else _shape(first)[0]
+
+
+def judge_length(first: int, length: int, limit: int) -> None:
+    """Check the *length* of the body of a packet that begins with *first*.
+
+    Raises `Problem(MALFORMED)` when it is too short for its kind, and `Problem(TOO_LARGE)` for
+    more than the kind has or *limit* allows.
+    """
+    kind, shortest, longest = _SHAPES[first] or _shape(first)
+    if length < shortest:
+        raise malformed(f"{kind.name} of {length} bytes is too short", "section 3")
+    if length > limit or (longest is not None and length > longest):
+        raise Problem(Kind.TOO_LARGE, f"{kind.name} of {length} bytes is too large [section 3]")
+
+
+def _shape(first: int) -> tuple[Packet, int, int | None]:
+    """Return (kind, shortest body, longest body or None); raises as `judge_first` does."""
     if first >> 4 in (0, 15):
         raise malformed(f"packet type {first >> 4} is reserved", "section 2.2.1")
     kind = Packet(first >> 4)
@@ -125,30 +145,15 @@ def judge_first(first: int) -> tuple[Packet, int, int | None]:
     return kind, shortest, longest
 
 
-def _judged(first: int) -> tuple[Packet, int, int | None] | None:
+def _shape_or_none(first: int) -> tuple[Packet, int, int | None] | None:
     try:
-        return judge_first(first)
+        return _shape(first)
     except Problem:
         return None
 
 
-# Every first byte, judged in advance; None for those that `judge_first` refuses.
-_FIRST = tuple(_judged(first) for first in range(256))
-
-
-def judge_header(first: int, length: int, limit: int) -> Packet:
-    """Return the kind of a packet that begins with *first* and has *length* bytes to follow.
-
-    Raises as `judge_first` does, `Problem(MALFORMED)` for a body that is too short, and
-    `Problem(TOO_LARGE)` for more than the kind has or *limit* allows. Does not check whether the
-    kind may come now.
-    """
-    kind, shortest, longest = _FIRST[first] or judge_first(first)
-    if length < shortest:
-        raise malformed(f"{kind.name} of {length} bytes is too short", "section 3")
-    if length > limit or (longest is not None and length > longest):
-        raise Problem(Kind.TOO_LARGE, f"{kind.name} of {length} bytes is too large [section 3]")
-    return kind
+# Every first byte, judged in advance; None for those that `_shape` refuses.
+_SHAPES = tuple(_shape_or_none(first) for first in range(256))
 
 
 # Text, section 1.5.3 ------------------------------------------------------------------------
