@@ -1,0 +1,226 @@
+"""The hub's service API over HTTPS: registry and statistics.
+
+Rules:
+
+1. Success codes, JSON keys and error texts are exactly IoT Hub's: SDKs check them one by one.
+2. `api-version` is not looked at: clients send several, and the calls served here are the same
+   in all of them.
+3. A PUT with If-Match updates, one without creates; the tag may come quoted, unquoted or as `*`.
+4. Ids are taken from the path as it was sent, because they may hold what a path would split at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from muster.clock import Clock
+from muster.endpoints.authentication import Authenticate
+from muster.endpoints.body import read_body
+from muster.endpoints.codes import HUB_CODE
+from muster.endpoints.hub_documents import (
+    BulkDevice,
+    DeviceDocument,
+    device_document,
+    device_settings,
+    parse_document,
+)
+from muster.endpoints.hub_service import (
+    Caller,
+    ServiceDoor,
+    answers_problems,
+    json_response,
+    path_segments,
+    twin_refusal,
+)
+from muster.errors import Kind, Problem
+from muster.hub.registry import MAX_LISTED, Registry
+from muster.hub.sessions import Sessions
+from muster.ids import DeviceId, ETag
+from muster.model.device import Device
+from muster.model.resource import Right
+from muster.ports.hubs import HubDirectory
+
+# A device document with two 4 KiB strings in every field that has no limit of its own.
+_MAX_DEVICE_BODY = 64 * 1024
+# 100 of them, as the registry's own clients send them (facts/hub.md 7: bulk at most 100).
+_MAX_BULK_BODY = 1024 * 1024
+_MAX_BULK = 100
+_ANY = ETag("*")
+
+
+def routes(
+    *,
+    registry: Registry,
+    sessions: Sessions,
+    hubs: HubDirectory,
+    authenticate: Authenticate,
+    clock: Clock,
+) -> list[BaseRoute]:
+    """Return the registry's routes, for the host root."""
+    door = ServiceDoor(hubs, authenticate, clock)
+    devices = _Devices(door, registry, sessions)
+    statistics = _Statistics(door, registry, sessions)
+    twins = _Twins(door, clock)
+    table = [
+        ("/devices", ["GET"], devices.list),
+        ("/devices/", ["GET"], devices.list),  # Node
+        ("/devices", ["POST"], devices.bulk),
+        ("/devices/", ["POST"], devices.bulk),
+        ("/devices/{id:path}", ["GET"], devices.get),
+        ("/devices/{id:path}", ["PUT"], devices.put),
+        ("/devices/{id:path}", ["DELETE"], devices.delete),
+        ("/statistics/devices", ["GET"], statistics.devices),
+        ("/statistics/service", ["GET"], statistics.service),
+        ("/twins/{id:path}", ["GET", "PATCH", "PUT", "POST"], twins.refuse),
+    ]
+    return [
+        Route(path, answers_problems(endpoint), methods=methods)
+        for path, methods, endpoint in table
+    ]
+
+
+class _Devices:
+    def __init__(self, door: ServiceDoor, registry: Registry, sessions: Sessions) -> None:
+        self._door = door
+        self._registry = registry
+        self._sessions = sessions
+
+    async def get(self, request: Request) -> Response:
+        caller = await self._door.enter(request, Right.REGISTRY_READ, "devices/read")
+        return self._one(await self._registry.get(caller.hub.id, _device_id(request)))
+
+    async def list(self, request: Request) -> Response:
+        caller = await self._door.enter(request, Right.REGISTRY_READ, "devices/read")
+        text = request.query_params.get("top", str(MAX_LISTED))
+        if not (text.isascii() and text.isdigit() and len(text) <= 6):
+            raise Problem(Kind.MALFORMED, f"top is a number from 1 to {MAX_LISTED}")
+        found = await self._registry.list(caller.hub.id, top=int(text))
+        return json_response([self._document(device) for device in found])
+
+    async def put(self, request: Request) -> Response:
+        caller = await self._door.enter(request, Right.REGISTRY_WRITE, "devices/write")
+        device_id = _device_id(request)
+        wanted = device_settings(
+            parse_document(await read_body(request, _MAX_DEVICE_BODY), DeviceDocument)
+        )
+        if wanted.device_id != device_id:
+            raise Problem(Kind.MALFORMED, "the deviceId of the body is not the one of the path")
+        version = request.headers.get("if-match")
+        if version is None:
+            return self._one(await self._registry.create(caller.hub.id, wanted, actor=caller.actor))
+        return self._one(
+            await self._registry.update(
+                caller.hub.id, wanted, ETag.parse(version), actor=caller.actor
+            )
+        )
+
+    async def delete(self, request: Request) -> Response:
+        caller = await self._door.enter(request, Right.REGISTRY_WRITE, "devices/delete")
+        version = ETag.parse(request.headers.get("if-match", "*"))
+        await self._registry.delete(caller.hub.id, _device_id(request), version, actor=caller.actor)
+        return Response(status_code=204)
+
+    async def bulk(self, request: Request) -> Response:
+        caller = await self._door.enter(request, Right.REGISTRY_WRITE, "devices/write")
+        entries = parse_document(await read_body(request, _MAX_BULK_BODY), list[BulkDevice])
+        if not 1 <= len(entries) <= _MAX_BULK:
+            raise Problem(Kind.MALFORMED, f"a bulk call has 1 to {_MAX_BULK} devices")
+        errors = await self._apply(caller, entries)
+        body = {"isSuccessful": not errors, "errors": errors, "warnings": []}
+        return json_response(body, 400 if errors else 200)
+
+    async def _apply(
+        self, caller: Caller, entries: Sequence[BulkDevice]
+    ) -> Sequence[dict[str, str]]:
+        # One by one: an id may come twice, and then the order is what the caller meant.
+        errors = []
+        for entry in entries:
+            try:
+                await self._apply_one(caller, entry)
+            except Problem as problem:
+                errors.append(
+                    {
+                        "deviceId": entry.id,
+                        "errorCode": HUB_CODE[problem.kind][1],
+                        "errorStatus": problem.detail,
+                    }
+                )
+        return errors
+
+    async def _apply_one(self, caller: Caller, entry: BulkDevice) -> None:
+        if entry.tags is not None or entry.properties is not None:
+            raise Problem(Kind.UNSUPPORTED, "twins cannot be written by bulk calls yet")
+        if entry.module_id is not None:
+            raise Problem(Kind.UNSUPPORTED, "modules are not supported")
+        mode = (entry.import_mode or "create").lower()
+        version = _ANY
+        if mode.endswith("ifmatchetag"):
+            mode = mode.removesuffix("ifmatchetag")
+            if entry.e_tag is None:
+                raise Problem(Kind.MALFORMED, f"{entry.import_mode} needs an eTag")
+            version = ETag.parse(entry.e_tag)
+        hub_id, actor = caller.hub.id, caller.actor
+        match mode:
+            case "create":
+                await self._registry.create(hub_id, device_settings(entry), actor=actor)
+            case "update":
+                await self._registry.update(hub_id, device_settings(entry), version, actor=actor)
+            case "delete":
+                await self._registry.delete(hub_id, DeviceId.parse(entry.id), version, actor=actor)
+            case _:
+                raise Problem(Kind.UNSUPPORTED, f"the importMode {mode[:40]!r} is not supported")
+
+    def _one(self, device: Device) -> Response:
+        return json_response(self._document(device), headers={"ETag": f'"{device.etag}"'})
+
+    def _document(self, device: Device) -> dict[str, Any]:
+        connection = self._sessions.connection_of(device.hub_id, device.device_id)
+        return device_document(device, connection)
+
+
+class _Statistics:
+    def __init__(self, door: ServiceDoor, registry: Registry, sessions: Sessions) -> None:
+        self._door = door
+        self._registry = registry
+        self._sessions = sessions
+
+    async def devices(self, request: Request) -> Response:
+        caller = await self._door.enter(request, Right.REGISTRY_READ, "statistics/read")
+        total, enabled = await self._registry.statistics(caller.hub.id)
+        return json_response(
+            {
+                "totalDeviceCount": total,
+                "enabledDeviceCount": enabled,
+                "disabledDeviceCount": total - enabled,
+            }
+        )
+
+    async def service(self, request: Request) -> Response:
+        caller = await self._door.enter(request, Right.REGISTRY_READ, "statistics/read")
+        return json_response({"connectedDeviceCount": self._sessions.count(caller.hub.id)})
+
+
+class _Twins:
+    def __init__(self, door: ServiceDoor, clock: Clock) -> None:
+        self._door = door
+        self._clock = clock
+
+    async def refuse(self, request: Request) -> Response:
+        try:
+            await self._door.enter(request, Right.SERVICE_CONNECT, "twins/read")
+        except Problem as problem:
+            return twin_refusal(problem, self._clock.now())
+        unsupported = Problem(Kind.UNSUPPORTED, "twins and methods are not supported yet")
+        return twin_refusal(unsupported, self._clock.now())
+
+
+def _device_id(request: Request) -> DeviceId:
+    segments = path_segments(request)
+    if len(segments) != 2:
+        raise Problem(Kind.UNSUPPORTED, "this part of the hub's API is not supported yet")
+    return DeviceId.parse(segments[1])

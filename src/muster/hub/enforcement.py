@@ -1,0 +1,103 @@
+"""Changes reach live sessions: at once by notice, and by a sweep when a notice was lost.
+
+Rules:
+
+1. A notice says only that something changed. What to do is judged from stored state, with the
+   judgement that a new CONNECT would get, so a repeated or late notice is harmless.
+2. Every second, sessions whose token or certificate ran out end.
+3. Every `SWEEP_SECONDS`, the stored versions of hub and devices are compared with those that
+   sessions were admitted under, and who differs is judged again. The cost is one index look-up a
+   session, in batches and off the event loop; certificates are not verified again for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from muster.errors import Problem
+from muster.hub.sessions import LiveSession, Sessions
+from muster.ids import DeviceId
+from muster.model.notice import Notice
+from muster.ports.devices import DeviceReader
+from muster.ports.hubs import HubDirectory
+from muster.ports.notices import NoticeBus
+
+log = structlog.get_logger(__name__)
+
+# threats.md: a session ends within 5 s of its certificate; a lost notice costs no more than this.
+TICK_SECONDS = 1.0
+SWEEP_SECONDS = 30.0
+# Versions are read this many at a time (a millisecond in a thread), and judgements give way to the
+# event loop after this many (some 100 us each).
+_BATCH = 500
+_SLICE = 20
+
+
+class Enforcement:
+    """Ends the sessions that stored state no longer admits."""
+
+    def __init__(
+        self, sessions: Sessions, hubs: HubDirectory, devices: DeviceReader, bus: NoticeBus
+    ) -> None:
+        self._sessions = sessions
+        self._hubs = hubs
+        self._devices = devices
+        for topic in ("device.changed", "device.deleted"):
+            bus.subscribe(topic, self._device_changed)
+        for topic in ("hub.changed", "hub.deleted"):
+            bus.subscribe(topic, self._hub_changed)
+
+    async def run(self) -> None:
+        """Expire and sweep until cancelled."""
+        waited = 0.0
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._sessions.expire()
+            waited += TICK_SECONDS
+            if waited >= SWEEP_SECONDS:
+                waited = 0.0
+                try:
+                    await self.sweep()
+                except Problem as problem:
+                    log.warning("sweep put off", why=problem.detail)
+
+    async def sweep(self) -> None:
+        """Judge again who was admitted under another version than the stored one.
+
+        Raises `Problem(UNAVAILABLE)` when versions cannot be read; the next sweep tries again.
+        """
+        current = {hub.id: hub.etag for hub in await self._hubs.list_hubs()}
+        for hub_id in self._sessions.hub_ids():
+            sessions = self._sessions.of_hub(hub_id)
+            if any(live.hub_etag != current.get(hub_id) for live in sessions):
+                await self._recheck(sessions)
+                continue
+            for start in range(0, len(sessions), _BATCH):
+                batch = sessions[start : start + _BATCH]
+                stored = await self._devices.device_versions(
+                    hub_id, [live.device_id for live in batch]
+                )
+                await self._recheck(
+                    [live for live in batch if live.device_etag != stored.get(live.device_id)]
+                )
+
+    async def _device_changed(self, notice: Notice) -> None:
+        self._sessions.note_change()
+        # A hub's id may hold a slash, a device's cannot.
+        hub_id, _, device_id = notice.subject.rpartition("/")
+        live = self._sessions.find(hub_id, DeviceId(device_id))
+        if live is not None:
+            await self._sessions.recheck(live)
+
+    async def _hub_changed(self, notice: Notice) -> None:
+        self._sessions.note_change()
+        await self._recheck(self._sessions.of_hub(notice.subject))
+
+    async def _recheck(self, sessions: list[LiveSession]) -> None:
+        for number, live in enumerate(sessions, start=1):
+            if not live.ended:
+                await self._sessions.recheck(live)
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
