@@ -101,7 +101,8 @@ class Caller:
                 Kind.MALFORMED, f"could not {request.purpose}: credentials travel over https only"
             )
         if isinstance(wanted, SharedAccess):
-            return Transmit(request, wanted.key.token(wanted.resource, self._clock.now()))
+            now = self._clock.now()
+            return Transmit(request, wanted.key.token(wanted.resource, now, wanted.seconds))
         token = yield from self.token(wanted.scope, request.purpose)
         return Transmit(request, f"Bearer {token.token}")
 

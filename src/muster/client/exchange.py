@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from muster.client.errors import ServiceError, refusal
-from muster.client.shared_access import SharedAccessKey
+from muster.client.shared_access import TOKEN_SECONDS, SharedAccessKey
 from muster.errors import Kind, Problem
 
 T = TypeVar("T")
@@ -30,10 +30,11 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class SharedAccess:
-    """Authorise with a token signed over *resource* by a shared access key."""
+    """Authorise with a token signed over *resource* by a shared access key, good for *seconds*."""
 
     key: SharedAccessKey
     resource: str
+    seconds: int = TOKEN_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
