@@ -1,1 +1,1 @@
-"""The event log."""
+"""The event log of hubs: embedded, on local files. `log.EmbeddedEventLog` is the way in."""

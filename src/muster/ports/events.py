@@ -59,6 +59,8 @@ class EventAppender(Protocol):
 
         With None when it does; with a `Problem` when it is not known to, and then none of
         that batch may be acknowledged. Called from the event loop, never from inside this call.
+        Ask in the turn of the appends it is to answer for: it does not know of events that
+        failed before it was asked.
         """
         ...
 
@@ -88,6 +90,13 @@ class EventReader(Protocol):
 
     async def sequence_number_at(self, partition: int, moment: datetime) -> int:
         """Return the first sequence number stored at or after *moment* (or the next to come)."""
+        ...
+
+    async def sequence_number_after(self, partition: int, offset: int) -> int:
+        """Return the first sequence number whose offset is greater than *offset*.
+
+        The first of all for -1; the next to come for an offset at or beyond the last.
+        """
         ...
 
 
