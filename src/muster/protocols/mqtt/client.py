@@ -118,7 +118,7 @@ class ClientConnection(Connection):
             self._send(DISCONNECT)
             self._end("this end sent DISCONNECT", graceful=True)
 
-    def _take(self, kind: Packet, first: int, body: bytes) -> None:
+    def _take_own(self, kind: Packet, body: bytes) -> None:
         if kind is Packet.CONNACK:
             code, session_present = decode_connack(body)
             self._events.append(ConnectAnswered(code, session_present))
@@ -135,8 +135,6 @@ class ClientConnection(Connection):
         elif kind is Packet.PINGRESP:
             self._ping_waits = False
             self._events.append(PingAnswered())
-        else:
-            super()._take(kind, first, body)
 
     def _heard(self, now: float) -> None:
         if not self._connected and self._state is State.OPEN:

@@ -10,12 +10,12 @@ Rules:
    Events for packets before the fault stand.
 4. After the end every method is permitted and does nothing.
 
-Whoever wants another packet adds it to `states.py` and to `_take` of its role.
+Whoever wants another packet adds it to `states.py` and to `_take_own` of its role.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from muster.errors import Kind, Problem
 from muster.protocols.mqtt.events import (
@@ -25,6 +25,8 @@ from muster.protocols.mqtt.events import (
     PublishReceived,
 )
 from muster.protocols.mqtt.packets import (
+    PUBACK,
+    PUBLISH,
     Packet,
     decode_length,
     decode_packet_id,
@@ -206,10 +208,10 @@ class Connection:
         (MQTT-4.6.0-2). Does not check that these were received. `ValueError` for an identifier
         that cannot be.
         """
-        if self._state is OPEN or self._may(Act.ACKNOWLEDGE):
-            ids = packet_ids if isinstance(packet_ids, Collection) else list(packet_ids)
-            if acknowledgements := encode_pubacks(ids):
-                self._send(acknowledgements)
+        if self._state is not OPEN and not self._may(Act.ACKNOWLEDGE):
+            return
+        if acknowledgements := encode_pubacks(packet_ids):
+            self._send(acknowledgements)
 
     def fail(self, reason: str) -> None:
         """Close without a word: MQTT 3.1.1 gives a server no farewell. *reason* is for the log."""
@@ -236,13 +238,15 @@ class Connection:
         """Take every whole packet in *data*; return where the rest begins."""
         position, size = 0, len(data)
         while position < size:
-            if self._state is OPEN:
-                position = self._take_publishes(data, position)
-                if position == size:
-                    break
-            elif self._state in (JUDGING, ENDED):
+            state, first = self._state, data[position]
+            if state is OPEN:
+                if first & 0xF0 == 0x30:
+                    position = self._take_publishes(data, position)
+                    if position == size:
+                        break
+                    first = data[position]
+            elif state is JUDGING or state is ENDED:
                 break
-            first = data[position]
             kind = self._judge(first)
             header = decode_length(data, position + 1)
             if header is None:
@@ -256,7 +260,7 @@ class Connection:
                 break
             position = end
             following = self._allowed[kind]
-            if following is not self._state and following is not ENDED:
+            if following is not state and following is not ENDED:
                 self._move(following)
             self._take(kind, first, data[body:end])
         return position
@@ -266,7 +270,7 @@ class Connection:
         kind = judge_first(first)
         if kind not in self._allowed:
             raise refusal(self._role, self._state, kind)
-        if kind is Packet.PUBLISH and first & 0b110 == 0b100:
+        if kind is PUBLISH and first & 0b110 == 0b100:
             # IoT Hub closes the connection at a PUBLISH of QoS 2, and so do we.
             raise malformed("PUBLISH at QoS 2, which is not in use", "section 4.3.3")
         return kind
@@ -324,15 +328,21 @@ class Connection:
         return True
 
     def _take(self, kind: Packet, first: int, body: bytes) -> None:
-        """Act on a packet that the tables let in; roles add their own."""
-        if kind is Packet.PUBLISH:
+        """Act on a packet that the tables let in."""
+        if kind is PUBLISH:
             self._events.append(decode_publish(first, body))
-        elif kind is Packet.PUBACK:
+        elif kind is PUBACK:
             packet_id = decode_packet_id(body)
             # A PUBACK for what is not in flight answers an earlier connection; it says nothing.
             if packet_id in self._in_flight:
                 self._in_flight.remove(packet_id)
                 self._events.append(PublishAcknowledged(packet_id))
+        else:
+            self._take_own(kind, body)
+
+    def _take_own(self, kind: Packet, body: bytes) -> None:
+        """Act on a packet that only this role receives."""
+        raise NotImplementedError
 
     def _hold(self) -> None:
         if len(self._pending) > self._max_packet_size:

@@ -14,7 +14,7 @@ Clauses are those of the OASIS standard MQTT 3.1.1.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from struct import pack
 
@@ -50,6 +50,8 @@ class Packet(IntEnum):
     PINGRESP = 13
     DISCONNECT = 14
 
+
+PUBLISH, PUBACK = Packet.PUBLISH, Packet.PUBACK  # the common ones; looking a member up is slow
 
 # Table 2.2's flags and the lengths a body can have; the longest None means the connection's limit.
 # PUBLISH has flags of its own.
@@ -95,6 +97,8 @@ def decode_length(data: bytes, position: int = 0) -> tuple[int, int] | None:
 
     Raises `Problem(MALFORMED)` when a fifth byte is announced.
     """
+    if position < len(data) and data[position] < 128:
+        return data[position], position + 1
     value = 0
     for index, byte in enumerate(data[position : position + 4]):
         value |= (byte & 127) << 7 * index
@@ -364,17 +368,17 @@ def encode_publish(
     return b"".join((bytes((first,)), length, topic_wire, identifier, payload))
 
 
-def encode_pubacks(packet_ids: Collection[int]) -> bytes:
+def encode_pubacks(packet_ids: Iterable[int]) -> bytes:
     """Return one PUBACK for each of *packet_ids*, in order.
 
     Raises `ValueError` for 0 or more than 65,535.
     """
-    if not packet_ids:
-        return b""
-    if min(packet_ids) < 1 or max(packet_ids) > 65_535:
-        raise ValueError("a packet identifier is 1 to 65,535")
     # A PUBACK is 40 02 and the identifier: one 32-bit number.
     words = [0x4002_0000 + packet_id for packet_id in packet_ids]
+    if not words:
+        return b""
+    if min(words) <= 0x4002_0000 or max(words) > 0x4002_FFFF:
+        raise ValueError("a packet identifier is 1 to 65,535")
     return pack(f">{len(words)}I", *words)
 
 

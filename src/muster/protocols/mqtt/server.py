@@ -125,7 +125,7 @@ class ServerConnection(Connection):
             self._answered(packet_id, 0)
             self._send(encode_unsuback(packet_id))
 
-    def _take(self, kind: Packet, first: int, body: bytes) -> None:
+    def _take_own(self, kind: Packet, body: bytes) -> None:
         if kind is Packet.CONNECT:
             self._take_connect(body)
         elif kind is Packet.SUBSCRIBE:
@@ -140,8 +140,6 @@ class ServerConnection(Connection):
             self._send(PINGRESP)
         elif kind is Packet.DISCONNECT:
             self._end("the client sent DISCONNECT", graceful=True)
-        else:
-            super()._take(kind, first, body)
 
     def _take_connect(self, body: bytes) -> None:
         try:
