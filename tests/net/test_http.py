@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError
+
+from muster.clock import SystemClock
+from muster.errors import Kind, Problem
+from muster.net.http import PEER, HttpApplication, HttpLimits
+from muster.net.listener import Listener
+from muster.net.reasons import CloseReason
+from muster.net.tls import TlsServer
+
+
+async def _who(request: Request) -> Response:
+    peer = request.scope["extensions"][PEER]
+    return JSONResponse(
+        {
+            "address": peer.address,
+            "chain": len(peer.chain),
+            "name": peer.server_name,
+            "scheme": request.url.scheme,
+            "client": request.client.host,
+            "server": list(request.scope["server"]),
+        }
+    )
+
+
+async def _size(request: Request) -> Response:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+async def _deaf(_request: Request) -> Response:
+    return PlainTextResponse("not listening")
+
+
+async def _bug(_request: Request) -> Response:
+    raise RuntimeError("a bug")
+
+
+async def _slow(_request: Request) -> Response:
+    await asyncio.sleep(0.2)
+    return PlainTextResponse("slow")
+
+
+async def _big(_request: Request) -> Response:
+    async def pieces():
+        for _ in range(300):
+            yield b"x" * 10_000
+
+    return StreamingResponse(pieces())
+
+
+async def _echo(socket: WebSocket) -> None:
+    await socket.accept(subprotocol="mqtt")
+    await socket.send_json({"chain": len(socket.scope["extensions"][PEER].chain)})
+    async for data in socket.iter_bytes():
+        await socket.send_bytes(data)
+
+
+async def _too_large(_request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    assert problem.kind is Kind.TOO_LARGE
+    return JSONResponse({"error": problem.detail}, status_code=413)
+
+
+ROUTES = [
+    Route("/who", _who),
+    Route("/size", _size, methods=["POST"]),
+    Route("/deaf", _deaf, methods=["POST", "GET"]),
+    Route("/bug", _bug),
+    Route("/slow", _slow),
+    Route("/big", _big),
+    WebSocketRoute("/echo", _echo),
+]
+# Short enough to wait for; long enough for a busy machine.
+LIMITS = HttpLimits(
+    head_timeout=0.4, idle_timeout=0.6, body_grace=0.4, body_rate=1000, body_bytes=100_000
+)
+
+
+@pytest.fixture
+def application(listener: Listener) -> HttpApplication:
+    """An application without any error handling of its own."""
+    return HttpApplication(Starlette(routes=ROUTES), SystemClock(), listener.tasks, LIMITS)
+
+
+@pytest.fixture
+async def port(listener: Listener, application: HttpApplication) -> int:
+    """Where it answers in the clear."""
+    return await listener.open("127.0.0.1", 0, application)
+
+
+async def _ask(port: int, request: bytes, *, ends: bool = True) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    async with asyncio.timeout(5):
+        answer = await reader.read() if ends else await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    return answer
+
+
+def _get(path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def _post(path: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode() + body
+
+
+async def test_the_peer_is_in_the_scope(listener, application, port, certificate, trust, stranger):  # noqa: PLR0917 - fixtures
+    """With TLS its chain and server name, without TLS its address; HTTP is the same otherwise."""
+    tls = TlsServer(certificate, alpn=["http/1.1"])
+    secure = await listener.open("127.0.0.1", 0, application, tls)
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = trust(version, stranger.issue_cert("device@example.com"))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", secure, ssl=context, server_hostname="localhost"
+        )
+        writer.write(_get("/who", "Connection: close"))
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert json.loads(body) == {
+            "address": "127.0.0.1", "chain": 1, "name": "localhost", "scheme": "https",
+            "client": "127.0.0.1", "server": ["127.0.0.1", secure],
+        }  # fmt: skip
+        writer.close()
+    plain = (await _ask(port, _get("/who", "Connection: close"))).partition(b"\r\n\r\n")[2]
+    assert json.loads(plain) == {
+        "address": "127.0.0.1", "chain": 0, "name": None, "scheme": "http",
+        "client": "127.0.0.1", "server": ["127.0.0.1", port],
+    }  # fmt: skip
+
+
+async def test_answers_carry_a_date_and_no_server(port):
+    """A Date as RFC 9110 wants it; nothing that tells which software this is."""
+    head = (await _ask(port, _get("/who"), ends=False)).lower()
+    assert b"\r\ndate: " in head
+    assert b"gmt" in head
+    assert b"server:" not in head
+    assert b"uvicorn" not in head
+
+
+async def test_a_connection_is_kept_for_the_next_request(port):
+    """Requests follow each other on one connection, pipelined or not."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(3):
+        writer.write(_post("/size", b"12345"))
+        assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(1) == b"5"
+    writer.write(
+        _post("/size", b"1") + _post("/size", b"12") + _post("/size", b"1", "Connection: close")
+    )
+    answers = await reader.read()
+    assert [part[:1] for part in answers.split(b"\r\n\r\n")[1:]] == [b"1", b"2", b"1"]
+    writer.close()
+
+
+async def test_a_chunked_body_is_read(port):
+    """The official Node SDK sends every body chunked."""
+    request = (
+        b"POST /size HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        b"5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\n"
+    )
+    assert (await _ask(port, request)).endswith(b"\r\n\r\n8")
+
+
+async def test_big_answers_wait_for_slow_readers(port):
+    """Three megabytes arrive whole however slowly they are read."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=20_000)
+    writer.write(_get("/big", "Connection: close"))
+    size = 0
+    while data := await reader.read(50_000):
+        size += len(data)
+        await asyncio.sleep(0.002)
+    assert size > 3_000_000
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x00\x01\x02" * 50,
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
+        (b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+        b"Content-Length: 5\r\n\r\n0\r\n\r\n"),
+        b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\nhello",
+        b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello",
+        b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"GET /who HTTP/1.1\r\nHost: a\r\nX: a\r\n folded\r\n\r\n",
+        b"GET /who HTTP/1.1\nHost: a\n\n",
+        b"GET /who HTTP/1.1\r\nHost : a\r\n\r\n",
+        b"GET /who HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
+        b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    ],
+)  # fmt: skip
+async def test_what_can_be_read_in_two_ways_is_refused(listener, port, request_bytes, until):
+    """Smuggling and nonsense get 400 and a close, and no application sees a second request."""
+    answer = await _ask(port, request_bytes + b"GET /who HTTP/1.1\r\nHost: smuggled\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), answer
+    assert b"smuggled" not in answer
+    assert b'"chain"' not in answer
+    await until(lambda: listener.closings.counts[CloseReason.BAD_REQUEST] == 1)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        _get("/who", "X: " + "y" * 40_000),
+        _get("/who?" + "y" * 40_000),
+        _get("/who", *[f"X{number}: y" for number in range(120)]),
+        b"GET /who HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 200_000,
+        b"GET /" + b"y" * 200_000,
+    ],
+)
+async def test_a_head_that_is_too_long_is_refused(listener, port, head, until):
+    """Whole or endless, in one header or many: 431 and a close."""
+    assert (await _ask(port, head)).startswith(b"HTTP/1.1 431 ")
+    await until(lambda: listener.closings.counts[CloseReason.BAD_REQUEST] == 1)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET /",
+        b"GET /who HTTP/1.1\r\nHost: a\r\n",
+        b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\nx",
+    ],
+)
+async def test_a_trickle_is_cut(listener, port, start, until):
+    """One byte now and then does not keep a connection: 408 and a close."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(start)
+    answer = asyncio.create_task(reader.read())
+    for _ in range(60):
+        await asyncio.wait([answer], timeout=0.05)
+        if answer.done():
+            break
+        writer.write(b"x")
+    assert (await answer).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    await until(lambda: listener.closings.counts[CloseReason.SLOW_REQUEST] == 1)
+    writer.close()
+
+
+async def test_an_idle_connection_is_closed(listener, port, until):
+    """Before a first request and after the last one, silence is limited."""
+    assert await _ask(port, b"") == b""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_get("/who"))
+    assert b"200 OK" in await asyncio.wait_for(reader.read(), 5)
+    await until(lambda: listener.closings.counts[CloseReason.IDLE] == 2)
+    writer.close()
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("path", ["/size", "/deaf"])
+async def test_a_body_that_is_too_large_is_refused(listener, port, declared, path):
+    """Declared or not, read by the application or not, a large body ends the connection."""
+    if declared:
+        request = _post(path, b"x" * 300_000)
+    else:
+        lines = f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        request = lines.encode() + (b"ffff\r\n" + b"x" * 65535 + b"\r\n") * 5
+    answer = await _ask(port, request)
+    assert answer.startswith(b"HTTP/1.1 413 " if path == "/size" else b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_an_application_says_too_large_in_its_own_words(listener):
+    """The limit reaches the application as a Problem, which it may render."""
+    app = Starlette(routes=ROUTES, exception_handlers={Problem: _too_large})
+    port = await listener.open(
+        "127.0.0.1", 0, HttpApplication(app, SystemClock(), listener.tasks, LIMITS)
+    )
+    answer = await _ask(port, _post("/size", b"x" * 300_000))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.endswith(b'{"error":"a request\'s body has at most 100000 bytes"}')
+
+
+async def test_a_client_that_asks_first_is_told_before_it_sends(port):
+    """Expect: 100-continue gets 413 instead of an invitation (RFC 9110 section 10.1.1)."""
+    request = (
+        b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\nExpect: 100-continue\r\n\r\n"
+    )
+    assert (await _ask(port, request)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_bug_is_500_and_says_no_more(port, caplog):
+    """The traceback is for the log, not for the peer."""
+    answer = await _ask(port, _get("/bug", "Connection: close"))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"a bug" not in answer
+    assert "RuntimeError: a bug" in caplog.text
+
+
+async def test_a_flood_of_pipelined_requests_is_cut(listener, port, until):
+    """Requests ahead of their answers are limited, so they cannot fill the memory."""
+    answer = await _ask(port, _get("/slow") * 500)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 429 ")
+    await until(lambda: listener.closings.counts[CloseReason.BAD_REQUEST] == 1)
+
+
+async def test_stop_finishes_the_request_under_way(listener, port):
+    """A request that was taken is answered; an idle connection is closed at once."""
+    idle, idle_writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_get("/slow"))
+    await asyncio.sleep(0.05)
+    report, answer, rest = await asyncio.gather(listener.close(3), reader.read(), idle.read())
+    assert answer.endswith(b"slow")
+    assert rest == b""
+    assert (report.cut, report.tasks_cancelled) == (0, 0)
+    idle_writer.close()
+    writer.close()
+
+
+async def test_websockets_carry_the_peer(listener, application, certificate, trust, stranger):
+    """A WebSocket over TLS sees the client certificate too, and echoes the sub-protocol."""
+    tls = TlsServer(certificate, alpn=["http/1.1"])
+    secure = await listener.open("127.0.0.1", 0, application, tls)
+    async with connect(
+        f"wss://localhost:{secure}/echo",
+        ssl=trust(identity=stranger.issue_cert("device@example.com")),
+        subprotocols=["mqtt"],
+        proxy=None,
+    ) as socket:
+        assert socket.subprotocol == "mqtt"
+        assert socket.protocol.extensions == []
+        assert json.loads(await socket.recv()) == {"chain": 1}
+        for size in (1, 70_000, 400_000):
+            await socket.send(b"x" * size)
+            assert await socket.recv() == b"x" * size
+        await asyncio.sleep(0.8)  # longer than an idle HTTP connection may be
+        await socket.send(b"still here")
+        assert await socket.recv() == b"still here"
+
+
+async def _send_empty_fragments(socket: ClientConnection) -> None:
+    await socket.send(b"" for _ in range(5000))
+    await socket.recv()
+
+
+async def test_websocket_messages_are_bounded(port):
+    """In bytes, and in empty fragments that no size limit would ever see."""
+    async with connect(f"ws://127.0.0.1:{port}/echo", subprotocols=["mqtt"], proxy=None) as socket:
+        await socket.recv()
+        await socket.send(b"x" * 600_000)
+        with pytest.raises(ConnectionClosedError, match="1009"):
+            await socket.recv()
+    async with connect(f"ws://127.0.0.1:{port}/echo", subprotocols=["mqtt"], proxy=None) as socket:
+        await socket.recv()
+        with pytest.raises(ConnectionClosedError, match="1009"):
+            await _send_empty_fragments(socket)
