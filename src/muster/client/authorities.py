@@ -6,6 +6,8 @@ in the portal.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 from cryptography import x509
 
@@ -23,11 +25,38 @@ from muster.client.tokens import RESOURCE_MANAGER_SCOPE
 from muster.errors import Kind
 
 
+class ManagedTemplate(msgspec.Struct, frozen=True, rename="camel"):
+    """What certificates of one kind may be: `type` in EZCA's words, and the longest life."""
+
+    id: str
+    type: str
+    maximum_days: int = msgspec.field(name="maxCertLifeDays")
+
+
 class ManagedAuthority(msgspec.Struct, frozen=True, rename="camel"):
     """A certificate authority whose key this server holds."""
 
     id: str
     name: str
+    tier: str
+    key_type: str
+    is_enabled: bool
+    not_before: datetime
+    not_after: datetime
+    sha256_thumbprint: str
+    parent_id: str | None = None
+    templates: list[ManagedTemplate] = []
+
+
+class Hierarchy(msgspec.Struct, frozen=True):
+    """A root and the issuing CA below it."""
+
+    root: ManagedAuthority
+    issuing: ManagedAuthority
+
+
+class _List(msgspec.Struct, frozen=True):
+    authorities: list[ManagedAuthority]
 
 
 class Authorities:
@@ -43,10 +72,10 @@ class Authorities:
         request = json_request(
             "GET", self._url, purpose=purpose, repeatable=True, authorization=self._authorization
         )
-        return decode((yield from ask(request)), list[ManagedAuthority], purpose)
+        return decode((yield from ask(request)), _List, purpose).authorities
 
-    def ensure(self, name: str) -> Exchange[ManagedAuthority]:
-        """Have a root and an issuing CA called *name*; return the issuing one. Safe to repeat."""
+    def ensure(self, name: str) -> Exchange[Hierarchy]:
+        """Have an issuing CA called *name* and a root above it. Safe to repeat."""
         purpose = f"create the CA {name!r}"
         request = json_request(
             "POST",
@@ -56,7 +85,7 @@ class Authorities:
             repeatable=True,
             authorization=self._authorization,
         )
-        return decode((yield from ask(request)), ManagedAuthority, purpose)
+        return decode((yield from ask(request)), Hierarchy, purpose)
 
     def certificate(self, authority_id: str) -> Exchange[x509.Certificate]:
         """Return the certificate of the CA *authority_id*."""
