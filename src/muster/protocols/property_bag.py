@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from muster.errors import Kind, Problem
@@ -74,20 +75,22 @@ def parse_property_bag(text: str) -> dict[str, str | None]:
         return properties
     if len(text) > _MAX_BAG_LENGTH:
         raise _too_large()
-    size = 0
+    # Decoding makes nothing longer, so most bags need no counting.
+    room = None if len(text) <= MAX_PROPERTIES_SIZE and text.isascii() else MAX_PROPERTIES_SIZE
     for part in text.split("&"):
         if not part:
             continue
         raw_key, equals, raw_value = part.partition("=")
-        key = decode_percent(raw_key)
+        key = _decode_key(raw_key) if len(raw_key) <= 64 else decode_percent(raw_key)
         value = decode_percent(raw_value) if equals else None
         if not key:
             raise Problem(Kind.MALFORMED, "a property without a key")
         if key in properties:
             raise Problem(Kind.MALFORMED, f"the property {key[:40]!r} comes twice")
-        size += _size(key, value)
-        if size > MAX_PROPERTIES_SIZE:
-            raise _too_large()
+        if room is not None:
+            room -= _size(key, value)
+            if room < 0:
+                raise _too_large()
         properties[key] = value
     return properties
 
@@ -119,6 +122,10 @@ def encode_property_bag(properties: Mapping[str, str | None]) -> str:
     if size > MAX_PROPERTIES_SIZE:
         raise _too_large()
     return "&".join(parts)
+
+
+# A fleet uses few keys, over and over; short ones only, so that the cache stays small.
+_decode_key = lru_cache(maxsize=1024)(decode_percent)
 
 
 def _size(key: str, value: str | None) -> int:
