@@ -4,8 +4,8 @@ Rules:
 
 1. A link's connection string carries a key; nothing is done unless it is a current key of a
    policy of that hub with RegistryWrite.
-2. A device that exists keeps its generation, its twin and its status: provisioning never enables
-   what an operator disabled.
+2. A device that exists keeps its generation, its twin, its capabilities and its status: only its
+   credentials are brought up to date. Provisioning never enables what an operator disabled.
 3. What is written of a device's certificates: docs/decisions/0011.
 """
 
@@ -66,6 +66,7 @@ class LinkedHubs:
                 return self._new(hub, device)
             first = replace(
                 self._updated(hub, stored, device),
+                iot_edge=device.iot_edge,
                 tags=device.initial_twin.tags,
                 desired=device.initial_twin.desired,
             )
@@ -152,7 +153,7 @@ class LinkedHubs:
 
     def _updated(self, hub: Hub, stored: Device, device: ProvisionedDevice) -> Device:
         proof = provisioned_credentials(hub, device, now=self._clock.now())
-        return replace(stored, authentication=proof, iot_edge=device.iot_edge)
+        return replace(stored, authentication=proof)
 
     def _changed(self, stored: Device, wanted: Device) -> Device | None:
         # None: there is nothing to do, so repeating costs no write and no version.

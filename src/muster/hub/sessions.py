@@ -142,7 +142,11 @@ class Sessions:
         live = LiveSession(self, attempt, admission, end, self._clock.now())
         self._register(live)
         if self._changes != changes:
-            await self.recheck(live)
+            try:
+                await self.recheck(live)
+            except BaseException:  # the CONNECT took too long and was given up
+                live.close()
+                raise
         if live.ended:
             raise Problem(Kind.UNAUTHENTICATED, live.end_reason or "the connection was ended")
         return live, admission

@@ -23,12 +23,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from muster.errors import Kind, Problem
+from muster.hub.bags import BagChecker
 from muster.hub.envelope import Flag, Sender, envelope_prefix, seal
 from muster.model.resource import Hub
 from muster.ports.events import EventAppender, EventLog
 from muster.protocols.machine import Link
 from muster.protocols.mqtt.events import Event, PublishReceived
-from muster.protocols.property_bag import parse_property_bag
 
 # IoT Hub: 256 KiB for the body and the properties together (facts/hub.md 7).
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -65,13 +65,14 @@ class TelemetryWriter:
         self.stream = stream
         self.partition = partition_of(sender.device_id, stream.partition_count)
         self._prefix = envelope_prefix(sender)
+        self._bags = BagChecker()
 
     def envelope(self, bag: str, flags: Flag = Flag(0)) -> bytes:  # noqa: B008 - immutable
         """Return the envelope of a message with that property bag.
 
         Raises `Problem(MALFORMED)` when the bag breaks its grammar.
         """
-        parse_property_bag(bag)
+        self._bags.check(bag)
         return seal(self._prefix, bag, flags)
 
     def append(self, bag: str, payload: bytes, flags: Flag = Flag(0)) -> None:  # noqa: B008 - immutable
