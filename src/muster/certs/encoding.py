@@ -1,0 +1,76 @@
+"""PEM, base64 and the little DER that assembling a certificate takes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import textwrap
+
+from muster.errors import Kind, Problem
+
+# An RSA-4096 request with a hundred names takes 6 KiB as PEM; nothing honest comes near this.
+MAX_REQUEST_TEXT = 32 * 1024
+
+# Windows' CertEnroll writes NEW; everybody else does not.
+_REQUEST_ARMOUR = re.compile(
+    r"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----"
+    r"([A-Za-z0-9+/=\s]+)"
+    r"-----END (NEW )?CERTIFICATE REQUEST-----\s*\Z"
+)
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+\Z")
+_WHITESPACE = re.compile(r"\s+")
+
+
+def certificate_pem(der: bytes) -> str:
+    """Return *der* as one PEM certificate: 64 columns, LF, a newline at the end (RFC 7468)."""
+    body = "\n".join(textwrap.wrap(base64.b64encode(der).decode(), 64))
+    return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+
+def request_der(text: str) -> bytes:
+    """Return the DER of a certificate signing request given as PEM or as bare base64.
+
+    Line length and line ends do not matter: .NET wraps at 76 columns with CRLF inside armour
+    that ends in LF. Whatever is beside the one armoured block, and a second block, is refused.
+    Raises `Problem(TOO_LARGE)` before it looks at the text, else `Problem(MALFORMED)`.
+    """
+    if len(text) > MAX_REQUEST_TEXT:
+        raise Problem(
+            Kind.TOO_LARGE, f"a certificate signing request has at most {MAX_REQUEST_TEXT} bytes"
+        )
+    armoured = _REQUEST_ARMOUR.match(text)
+    if armoured is not None and armoured[1] == armoured[3]:
+        body = armoured[2]
+    elif _BARE_BASE64.match(text) is not None:
+        body = text
+    else:
+        raise Problem(
+            Kind.MALFORMED,
+            "the CSR is neither one PEM block labelled CERTIFICATE REQUEST nor base64",
+        )
+    try:
+        der = base64.b64decode(_WHITESPACE.sub("", body), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem(Kind.MALFORMED, "the CSR is not valid base64") from error
+    if not der:
+        raise Problem(Kind.MALFORMED, "the CSR is empty")
+    return der
+
+
+def der_sequence(*parts: bytes) -> bytes:
+    """Return the DER SEQUENCE of already encoded *parts* (X.690 section 8.9)."""
+    return _tagged(0x30, b"".join(parts))
+
+
+def der_bit_string(octets: bytes) -> bytes:
+    """Return *octets* as a DER BIT STRING without unused bits (X.690 section 8.6)."""
+    return _tagged(0x03, b"\0" + octets)
+
+
+def _tagged(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    if size < 0x80:
+        return bytes((tag, size)) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(length))) + length + content
