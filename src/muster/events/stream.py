@@ -232,8 +232,8 @@ class JournalStream:
     def _settle(self, written: Sequence[Written], callbacks: list[DurableCallback]) -> None:
         for item in written:
             self._tail.add(item)
-            for run in item.batch.runs:
-                self._room += run.end - run.start
+            if self._state is _State.OPEN:  # else the room stays shut
+                self._room += sum(run.end - run.start for run in item.batch.runs)
         self._next = tuple(self._journal.next_sequences)
         self._last_times = tuple(self._journal.last_times)
         _call(callbacks, None)
@@ -307,6 +307,7 @@ class JournalStream:
         fails or the events are damaged, `Problem(NOT_FOUND)` when there is no such partition.
         """
         self._refuse_reading(partition)
+        start = max(start, self._first(partition))
         if limit < 1 or start >= self._next[partition]:
             return []
         events = self._tail.read(partition, start, limit)
@@ -341,7 +342,7 @@ class JournalStream:
         last, moment = self._next[partition] - 1, self._last_times[partition]
         return PartitionInfo(
             partition=partition,
-            first_sequence_number=self._journal.segments[0].header.next_sequences[partition],
+            first_sequence_number=self._first(partition),
             last_sequence_number=last,
             last_offset=last,
             last_enqueued=None if moment < 0 else from_micros(moment),
@@ -362,6 +363,9 @@ class JournalStream:
         """
         self._refuse_reading(partition)
         return min(max(offset + 1, 0), self._next[partition])
+
+    def _first(self, partition: int) -> int:
+        return self._journal.segments[0].header.next_sequences[partition]
 
     def _refuse_reading(self, partition: int) -> None:
         if self._state is _State.CLOSED:
