@@ -79,7 +79,7 @@ def configure(
     root.addHandler(handler)
     root.setLevel(level)
     # These tell of every task or every connection at debug and info; nobody asked.
-    for name in ("asyncio", "websockets", "httpx2", "httpcore2", "sqlalchemy.engine"):
+    for name in ("alembic", "asyncio", "websockets", "httpx2", "httpcore2", "sqlalchemy.engine"):
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[
