@@ -29,6 +29,7 @@ def resource(name: str, state: str = "Succeeded", **properties) -> dict:
         "name": name,
         "location": "westeurope",
         "tags": {"owner": "ada"},
+        "sku": {"name": "S1", "capacity": 3},
         "properties": {"provisioningState": state, **properties},
     }
 
@@ -116,7 +117,7 @@ def test_linking_a_hub_keeps_the_other_links(service, both):
         masked,
         {"connectionString": connection.render(), "location": "local"},
     ]
-    assert body["tags"] == {"owner": "ada"}
+    assert (body["tags"], body["sku"]["capacity"]) == ({"owner": "ada"}, 3)
     assert body["location"] == "westeurope"
     assert "api-version=2022-12-12" in str(service.requests[1].url)
 

@@ -114,6 +114,8 @@ class Surroundings:
 
     def session(self) -> Session:
         """Return a session: the server's administrator, or whom the environment describes."""
+        if self.server is not None and self.server_ca == self.server.server_ca:
+            return self.server.session()
         if self.server is not None:
             return Session(self.server.credential, server_ca=self.server_ca)
         credential = credential_from_environment(os.environ)

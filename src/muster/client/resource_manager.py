@@ -39,6 +39,9 @@ PUBLIC_URL = "https://management.azure.com"
 # Released versions that Azure serves and that know `isVerified` on upload.
 _API_VERSION = {"IotHubs": "2023-06-30", "provisioningServices": "2022-12-12"}
 
+# The smallest that can do all of the tutorial.
+_SKU = {"name": "S1", "capacity": 1}
+
 # Azure makes a hub in two to five minutes. Ours answers at once and is never waited for.
 _POLL_SECONDS = 5.0
 _POLLS = 180
@@ -66,6 +69,7 @@ class Resource(msgspec.Struct, frozen=True):
     location: str = ""
     etag: str | None = None
     tags: dict[str, str] | None = None
+    sku: dict[str, Any] | None = None
     properties: dict[str, Any] = {}
 
     @property
@@ -159,7 +163,7 @@ class ResourceManager:
             body = {
                 "location": location,
                 "tags": dict(tags or {}),
-                "sku": {"name": "S1", "capacity": 1},
+                "sku": _SKU,
                 "properties": {},
             }
             yield from ask(self._request("PUT", kind, segment(name), body, purpose))
@@ -199,7 +203,7 @@ class ResourceManager:
         body = {
             "location": present.location or location,
             "tags": present.tags or {},
-            "sku": {"name": "S1", "capacity": 1},
+            "sku": present.sku or _SKU,
             "properties": {**present.properties, "iotHubs": links},
         }
         yield from ask(self._request("PUT", kind, segment(service), body, purpose))
