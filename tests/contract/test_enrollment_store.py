@@ -178,6 +178,16 @@ async def test_version_grows_with_every_change(store: SqlEnrollmentStore) -> Non
     assert await store.enrollments_version("service-2") == 0
 
 
+async def test_version_of_another_process_is_seen_when_told(
+    store: SqlEnrollmentStore, database: Database
+) -> None:
+    """`forget` is for the notice that somebody else wrote."""
+    assert await store.enrollments_version("service-1") == 0
+    await SqlEnrollmentStore(database).insert_group(a_group(), ["x"], LINE)
+    store.forget()
+    assert await store.enrollments_version("service-1") == 1
+
+
 async def test_listing_goes_by_key(store: SqlEnrollmentStore) -> None:
     """Pages follow each other without gaps or repeats, and stay within one service."""
     for name in ("b", "A", "c", "D"):

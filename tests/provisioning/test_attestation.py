@@ -20,6 +20,7 @@ from muster.model.enrollment import (
     SigningCertificates,
 )
 from muster.model.resource import CaCertificate
+from muster.provisioning import attestation
 from muster.provisioning.attestation import (
     CA_NOT_FOUND,
     INVALID_CERTIFICATE,
@@ -310,3 +311,34 @@ def test_verdict_holds_for_the_path_s_validity_only() -> None:
     assert verdict.holds_at(end)
     assert not verdict.holds_at(end + timedelta(seconds=1))
     assert not verdict.holds_at(DEVICE.certificate.not_valid_before_utc - timedelta(seconds=1))
+
+
+def test_plain_case_and_walk_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The short way is a shorter way to the same verdict, whatever is enabled, named or sent."""
+    namesake = TestAuthority("Issuing")
+    certificates = [*ALL, uploaded("namesake", namesake)]
+    settings = [
+        (refer("g", "issuing"),),
+        (refer("g", "issuing", status=OFF),),
+        (refer("g", "namesake"),),
+        (refer("g", "issuing"), refer("h", "namesake")),
+        (refer("g", "issuing"), refer("h", "namesake", status=OFF)),
+        (refer("g", "root"), refer("h", "middle", status=OFF)),
+        (carry(ISSUING.certificate),),
+        (refer("g", "root"),),
+    ]
+    cases = [
+        (credential, groups, length)
+        for credential in (DEVICE, namesake.leaf("dev-1"), ROOT.leaf("dev-1"))
+        for groups in settings
+        for length in (1, 3)
+    ]
+
+    def verdicts() -> list[str]:
+        found = [judge(one, certificates, *groups, length=n) for one, groups, n in cases]
+        return [repr(getattr(one, "message", one.__class__)) for one in found]
+
+    short = verdicts()
+    monkeypatch.setattr(attestation, "_attest_plainly", lambda *_: None)
+    assert verdicts() == short
+    assert len(set(short)) > 2

@@ -2,7 +2,8 @@
 
 The marks are a table of their own, because its primary key is what keeps two groups from using
 one certificate. The version counts a service's changes, so that a reader that keeps something
-made of the groups learns in one look-up whether it is still good.
+made of the groups learns in one look-up whether it is still good. The store keeps the versions
+themselves until it writes, or is told (`forget`) that another process did.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from muster.model.enrollment import (
 from muster.model.notice import Notice
 from muster.model.resource import AllocationPolicy
 from muster.store.audit import insert_audit
+from muster.store.cached import ForgetfulWriter
 from muster.store.database import Database
 from muster.store.outbox import insert_notice
 from muster.store.schema import JsonDocument, UtcDateTime, metadata
@@ -73,6 +75,9 @@ versions = Table(
     Column("version", Integer, nullable=False),
 )
 
+# Every device asks for its service's version at each call; one costs some 100 bytes.
+_KEPT_VERSIONS = 1_000
+
 # Built once: making a statement costs as much as running it.
 _BY_KEY = select(groups).where(
     groups.c.service_id == bindparam("service"), groups.c.group_key == bindparam("key")
@@ -91,6 +96,12 @@ class SqlEnrollmentStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._writer = ForgetfulWriter(database, self.forget)
+        self._versions: dict[str, int] = {}
+
+    def forget(self) -> None:
+        """Forget the versions: they may have changed. For the notice from another process."""
+        self._versions.clear()
 
     async def get_group(self, service_id: str, group_id: str) -> EnrollmentGroup | None:
         """Return that group of that service, or None."""
@@ -115,12 +126,19 @@ class SqlEnrollmentStore:
 
     async def enrollments_version(self, service_id: str) -> int:
         """Return a number that grows with every change to that service's enrolments."""
+        known = self._versions.get(service_id)
+        if known is not None:
+            return known
 
         def query(connection: Connection) -> int:
             found: int | None = connection.execute(_VERSION, {"service": service_id}).scalar()
             return found or 0
 
-        return await self._database.read(query)
+        version = await self._database.read(query)
+        if len(self._versions) >= _KEPT_VERSIONS:
+            self._versions.clear()
+        self._versions[service_id] = version
+        return version
 
     async def insert_group(
         self, group: EnrollmentGroup, claims: Iterable[str], audit: AuditEntry
@@ -138,7 +156,7 @@ class SqlEnrollmentStore:
             return True
 
         try:
-            return await self._database.write(change)
+            return await self._writer.write(change)
         except IntegrityError:  # another process was first, between the look and the insert
             return False
 
@@ -160,7 +178,7 @@ class SqlEnrollmentStore:
             _record(connection, "enrollment.changed", group.service_id, group.group_id, audit)
             return True
 
-        return await self._database.write(change)
+        return await self._writer.write(change)
 
     async def delete_group(
         self, service_id: str, group_id: str, expected: ETag, audit: AuditEntry
@@ -176,7 +194,7 @@ class SqlEnrollmentStore:
             _record(connection, "enrollment.deleted", service_id, group_id, audit)
             return True
 
-        return await self._database.write(change)
+        return await self._writer.write(change)
 
     async def forget_service(self, service_id: str) -> None:
         """Delete every enrolment of a service that is gone. Harmless to repeat."""
@@ -185,7 +203,7 @@ class SqlEnrollmentStore:
             for table in (groups, claims, versions):
                 connection.execute(delete(table).where(table.c.service_id == service_id))
 
-        await self._database.write(change)
+        await self._writer.write(change)
 
 
 def _version_of(service_id: str, key: str, expected: ETag) -> tuple[Any, ...]:
