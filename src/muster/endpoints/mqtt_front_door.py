@@ -25,7 +25,7 @@ from muster.endpoints.codes import CONNACK_CODE
 from muster.endpoints.mqtt_wire import MqttWire, MqttWireSession
 from muster.errors import Kind, Problem
 from muster.model.peer import Peer
-from muster.net.reasons import QuietLog
+from muster.net.reasons import QuietLog, log_bug
 from muster.net.tasks import TaskSet
 from muster.protocols.machine import Link
 from muster.protocols.mqtt.events import ConnectRequested, Event
@@ -129,7 +129,7 @@ class FrontDoorSession:
             late = Problem(Kind.UNAVAILABLE, "judging the CONNECT took too long")
             self._refuse(request, late)
         except Exception:  # noqa: BLE001 - a bug must refuse this CONNECT, never end the server
-            _LOG.exception(
+            log_bug(
                 "judging a CONNECT failed",
                 address=self._peer.address,
                 username=_shortened(request.username),

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import structlog
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketState
@@ -22,9 +21,7 @@ from starlette.websockets import WebSocket, WebSocketState
 from muster.model.peer import Peer
 from muster.net.driver import Driver, OpenSession, Turn
 from muster.net.http import PEER
-from muster.net.reasons import CloseReason
-
-_LOG = structlog.get_logger("muster.mqtt")
+from muster.net.reasons import CloseReason, log_bug
 
 SUBPROTOCOL = "mqtt"
 # The paths that SDKs dial: the official ones use the first, plain MQTT clients the root.
@@ -126,7 +123,7 @@ class WebSocketPipe:
         try:
             await self._write()
         except Exception:  # noqa: BLE001 - a bug must end this connection, never the server
-            _LOG.exception("an MQTT WebSocket failed")
+            log_bug("an MQTT WebSocket failed")
             self.close(CloseReason.INTERNAL)
         except asyncio.CancelledError:
             self.close(CloseReason.SHUTDOWN)
@@ -149,7 +146,7 @@ class WebSocketPipe:
                 elif data:
                     self.driver.receive(data)
         except Exception:  # noqa: BLE001 - as in `run`
-            _LOG.exception("an MQTT WebSocket failed")
+            log_bug("an MQTT WebSocket failed")
             self.close(CloseReason.INTERNAL)
 
     async def _write(self) -> None:

@@ -21,16 +21,12 @@ import asyncio
 from enum import IntEnum
 from typing import Any, Protocol, cast
 
-import structlog
-
 from muster.model.peer import Peer
 from muster.net.admission import Admission, Limits
 from muster.net.engine import Buffers, Engine, TlsFailure, TooManyCertificates
-from muster.net.reasons import CloseReason, Closings
+from muster.net.reasons import CloseReason, Closings, log_bug
 from muster.net.tasks import TaskSet
 from muster.net.tls import TlsServer
-
-_LOG = structlog.get_logger("muster.net")
 
 
 class Receiver(Protocol):
@@ -271,7 +267,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._discard(size)
         except Exception:  # noqa: BLE001 - a bug must end this connection, never the server
-            _LOG.exception("a connection failed", address=self.address)
+            log_bug("a connection failed", address=self.address)
             self.abort(CloseReason.INTERNAL)
 
     def eof_received(self) -> bool:
@@ -364,7 +360,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._receiver = self._application.open(self)
         except Exception:  # noqa: BLE001 - a bug must end this connection, never the server
-            _LOG.exception("a connection could not be served", address=self.address)
+            log_bug("a connection could not be served", address=self.address)
             self.close(CloseReason.INTERNAL)
 
     def _take(self, size: int) -> None:
@@ -432,7 +428,7 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 receiver.lost(reason, detail)
             except Exception:  # noqa: BLE001 - a bug must end this connection, never the server
-                _LOG.exception("a connection's end was not taken", address=self.address)
+                log_bug("a connection's end was not taken", address=self.address)
 
     # Timers: one at a time, because each belongs to one state.
 

@@ -18,14 +18,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import structlog
-
 from muster.model.peer import Peer
 from muster.net.connection import Connection
-from muster.net.reasons import CloseReason
+from muster.net.reasons import CloseReason, log_bug
 from muster.protocols.machine import Link, Machine, Session
-
-_LOG = structlog.get_logger("muster.net")
 
 # What a stopping connection is given for answers in flight (a commit takes milliseconds),
 # well inside the five seconds in which the program promises to end.
@@ -155,7 +151,7 @@ class Driver:
         try:
             self._session.closed(f"{reason.value}: {detail}" if detail else reason.value)
         except Exception:  # noqa: BLE001 - a bug must end this connection, never the server
-            _LOG.exception("a session did not take its end")
+            log_bug("a session did not take its end")
 
     # What the session asks (`Link`).
 
@@ -196,7 +192,7 @@ class Driver:
             while events := machine.events():
                 handle(events)
         except Exception:  # noqa: BLE001 - a bug must end this connection, never the server
-            _LOG.exception("a session failed")
+            log_bug("a session failed")
             self._pipe.close(CloseReason.INTERNAL)
             return
         finally:

@@ -95,6 +95,22 @@ class QuietLog:
         return self._left_out.pop(key, 0)
 
 
+_BUGS = QuietLog()
+
+
+def log_bug(what: str, **fields: Any) -> None:
+    """Log the exception being handled, with its traceback.
+
+    Bounded for each *what* like everything that a peer may be able to cause again and again.
+    """
+    left_out = _BUGS.allows(what)
+    if left_out is None:
+        return
+    if left_out:
+        fields["left_out"] = left_out
+    _LOG.exception(what, **fields)
+
+
 class Closings:
     """Counts and logs the ends of connections."""
 
