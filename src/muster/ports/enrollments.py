@@ -58,3 +58,7 @@ class EnrollmentStore(EnrollmentReader, Protocol):
     ) -> bool:
         """Delete the version *expected*; False when that is not the stored one."""
         ...
+
+    async def forget_service(self, service_id: str) -> None:
+        """Delete every enrolment of a service that is gone, without a trace. Safe to repeat."""
+        ...

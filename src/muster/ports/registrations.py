@@ -51,3 +51,7 @@ class RegistrationStore(RegistrationReader, Protocol):
     async def insert_refusal(self, audit: AuditEntry) -> None:
         """Keep the audit line of a device that was refused; nothing else changes."""
         ...
+
+    async def forget_service(self, service_id: str, *, limit: int) -> int:
+        """Delete up to *limit* registrations of a service that is gone; return how many."""
+        ...
