@@ -372,6 +372,23 @@ async def test_a_deleted_stream_is_forgotten(open_log: OpenLog) -> None:
     assert payloads(await (await open_stream(log)).read(0, 0, 10)) == [b"b"]
 
 
+async def test_deleting_and_opening_at_once(open_log: OpenLog) -> None:
+    """A stream that is opened while it is deleted is the old one or a new one, never half."""
+    log = await open_log()
+    for _ in range(10):
+        await store(await open_stream(log), 0, b"a")
+        results = await asyncio.gather(
+            log.delete_stream("hub"), open_stream(log), log.delete_stream("hub"), open_stream(log)
+        )
+        assert results[0] is results[2] is None
+        stream = await open_stream(log)
+        await store(stream, 0, b"b")
+        assert payloads(await stream.read(0, 0, 9))[-1] == b"b"
+    count = (await stream.partition_info(0)).last_sequence_number
+    stream = await open_stream(await open_log())
+    assert (await stream.partition_info(0)).last_sequence_number == count
+
+
 async def test_too_much_is_refused(open_log: OpenLog) -> None:
     """An event beyond the limit is refused; when too much waits, the rest is, and it recovers."""
     stream = await open_stream(await open_log())

@@ -23,7 +23,7 @@ _VERSION = 1
 _HEADER = struct.Struct("<8sHHIQ")
 _CRC = struct.Struct("<I")
 # An entry for each 256 KiB: reading and checking that much takes under a millisecond, and a
-# segment of 64 MiB has 256 entries.
+# segment of 32 MiB has 128 entries.
 INTERVAL = 256 * 1024
 
 

@@ -64,14 +64,14 @@ _AGES_PER_RETENTION = 24
 class JournalLimits:
     """When a segment ends and how much is kept.
 
-    `segment_bytes`: 64 MiB is a second or two of full load; large enough that rolling costs
-    nothing, small enough to be read through at a start after a crash in a tenth of a second, and
-    to be what retention throws away at a time.
+    `segment_bytes`: 32 MiB is half a second of full load; large enough that ending one costs
+    nothing, small enough to be read through after a crash in 50 ms (350 ms if every event was a
+    batch of its own), and to be what retention throws away at a time.
     `total_bytes`: 10 GiB for a stream is a day of 600 events a second of 200 bytes; a disk that
     fills up stops everything else as well.
     """
 
-    segment_bytes: int = 64 * 1024 * 1024
+    segment_bytes: int = 32 * 1024 * 1024
     total_bytes: int = 10 * 1024 * 1024 * 1024
 
 
@@ -171,6 +171,14 @@ class Journal:
         if not active.is_empty and active.last_time < now - self.retention:
             self._begin_segment(now)
         self._drop(now)
+
+    def seal(self, now: int) -> None:
+        """End the last segment, so that the next start need not read it through.
+
+        Raises `OSError`, and nothing is lost by that.
+        """
+        if not self.segments[-1].is_empty:
+            self._begin_segment(now)
 
     def close(self) -> None:
         """Let the file go; everything written is durable already."""

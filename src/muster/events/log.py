@@ -12,13 +12,15 @@ the same: it can be nothing but a plain name inside ROOT.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import re
 import shutil
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -29,6 +31,8 @@ from muster.events.format import MAX_PARTITIONS, to_micros
 from muster.events.journal import Journal, JournalLimits, open_journal
 from muster.events.segment import sync_directory, write_private
 from muster.events.stream import JournalStream
+
+T = TypeVar("T")
 
 _logger = structlog.get_logger(__name__)
 
@@ -63,7 +67,10 @@ class EmbeddedEventLog:
         self._root = root
         self._clock = clock
         self._limits = limits or JournalLimits()
-        self._streams: dict[str, asyncio.Task[JournalStream]] = {}
+        self._streams: dict[str, JournalStream] = {}
+        # Held by who opens or deletes that stream; forgotten when nobody does.
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closed = False
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,21 +97,9 @@ class EmbeddedEventLog:
         if retention_days not in _RETENTION_DAYS:
             raise Problem(Kind.MALFORMED, f"events are kept for 1 to {_RETENTION_DAYS[-1]} days")
         self._refuse_when_closed()
-        task = self._streams.get(name)
-        if task is None:
-            if len(self._streams) >= _STREAMS:
-                raise Problem(Kind.THROTTLED, "too many event streams are open")
-            task = asyncio.ensure_future(self._open(name, partition_count, retention_days))
-            self._streams[name] = task
-        try:
-            # Others may wait for the same: one caller's leaving must not stop them.
-            stream = await asyncio.shield(task)
-        except (Problem, OSError) as error:
-            if self._streams.get(name) is task:
-                del self._streams[name]  # the next caller tries again
-            if isinstance(error, OSError):
-                raise _unavailable(f"the event stream {name}", error) from error
-            raise
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = await self._finish(self._open(name, partition_count, retention_days))
         stream.keep_for(retention_days)
         return stream
 
@@ -115,26 +110,57 @@ class EmbeddedEventLog:
         """
         _refuse_name(name)
         self._refuse_when_closed()
-        task = self._streams.pop(name, None)
-        if task is not None:
-            with contextlib.suppress(Problem, OSError):
-                await (await task).close()
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._readers, self._delete, name)
-        except OSError as error:
-            raise _unavailable(f"the event stream {name}", error) from error
+        await self._finish(self._delete(name))
 
     async def close(self) -> None:
         """Write out what waits, then close every stream. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
-        tasks, self._streams = list(self._streams.values()), {}
-        for task in tasks:
-            with contextlib.suppress(Problem, OSError):
-                await (await task).close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.gather(*(stream.close() for stream in self._streams.values()))
         await asyncio.to_thread(self._stop)
+
+    async def _finish(self, change: Coroutine[Any, Any, T]) -> T:
+        """Run *change* to its end, also when the caller leaves: files must not stay half-way."""
+        task = asyncio.ensure_future(change)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _open(self, name: str, partitions: int, days: int) -> JournalStream:
+        async with self._lock_name(name):
+            stream = self._streams.get(name)
+            if stream is not None:
+                return stream
+            if len(self._streams) >= _STREAMS:
+                raise Problem(Kind.THROTTLED, "too many event streams are open")
+            loop, retention = asyncio.get_running_loop(), days * _MICROS_PER_DAY
+            try:
+                journal = await loop.run_in_executor(
+                    self._readers, self._open_journal, name, partitions, retention
+                )
+            except OSError as error:
+                raise _unavailable(f"the event stream {name}", error) from error
+            stream = self._streams[name] = JournalStream(
+                journal, clock=self._clock, writers=self._writers, readers=self._readers
+            )
+            return stream
+
+    async def _delete(self, name: str) -> None:
+        async with self._lock_name(name):
+            stream = self._streams.pop(name, None)
+            if stream is not None:
+                await stream.close()
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.run_in_executor(self._readers, self._delete_files, name)
+            except OSError as error:
+                raise _unavailable(f"the event stream {name}", error) from error
+
+    def _lock_name(self, name: str) -> asyncio.Lock:
+        return self._changing.setdefault(name, asyncio.Lock())
 
     def _stop(self) -> None:
         self._writers.shutdown()
@@ -144,14 +170,6 @@ class EmbeddedEventLog:
     def _refuse_when_closed(self) -> None:
         if self._is_closed:
             raise Problem(Kind.UNAVAILABLE, "the event log is closed")
-
-    async def _open(self, name: str, partitions: int, days: int) -> JournalStream:
-        journal = await asyncio.get_running_loop().run_in_executor(
-            self._readers, self._open_journal, name, partitions, days * _MICROS_PER_DAY
-        )
-        return JournalStream(
-            journal, clock=self._clock, writers=self._writers, readers=self._readers
-        )
 
     def _open_journal(self, name: str, partitions: int, retention: int) -> Journal:
         directory = self._root / name
@@ -179,7 +197,7 @@ class EmbeddedEventLog:
             )
         return open_journal(directory, found.partitions, now, self._limits, retention)
 
-    def _delete(self, name: str) -> None:
+    def _delete_files(self, name: str) -> None:
         directory = self._root / name
         condemned = self._root / f"{_DELETED}{os.urandom(8).hex()}"
         try:

@@ -279,15 +279,17 @@ class JournalStream:
 
     async def close(self) -> None:
         """Write out what waits, then let go of the files. Idempotent."""
+        was_open = self._state is _State.OPEN
         if self._state in {_State.OPEN, _State.FAILED}:
             self._state = _State.CLOSING
             self._room = -1
             self._timer.cancel()
             self._flush()
-        while self._is_busy:
-            idle = self._loop.create_future()
-            self._idle_waiters.append(idle)
-            await idle
+        await self._idle()
+        if was_open:
+            now = to_micros(self._clock.now())
+            self._start(partial(self._journal.seal, now), lambda _none: None)
+            await self._idle()
         if self._state is not _State.CLOSED:
             self._state = _State.CLOSED
             self._journal.close()
@@ -296,6 +298,12 @@ class JournalStream:
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_exception(self._refusal(0))
+
+    async def _idle(self) -> None:
+        while self._is_busy:
+            idle = self._loop.create_future()
+            self._idle_waiters.append(idle)
+            await idle
 
     # Reading.
 
