@@ -145,6 +145,19 @@ async def test_refusals_cannot_fill_the_trail(world: World) -> None:
     assert len(await world.audit_details("registration.refuse")) == 60
 
 
+async def test_refusal_that_cannot_be_stored_is_still_a_refusal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk does not turn "no" into "try again"."""
+
+    async def full(*_: object) -> None:
+        raise Problem(Kind.UNAVAILABLE, "the database cannot be written")
+
+    monkeypatch.setattr(world.registrations, "insert_refusal", full)
+    call = world.registrar.judge(ID_SCOPE, RegistrationId("dev-1"), Peer("127.0.0.1"))
+    assert (await problem_of(call)).kind is Kind.UNAUTHENTICATED
+
+
 @pytest.mark.parametrize("change", ["disabled", "deleted", "removed", "unverified", "expired"])
 async def test_what_changed_since_connect_counts(world: World, change: str) -> None:
     """Register and look-up judge again: nothing is admitted on what was true at CONNECT."""

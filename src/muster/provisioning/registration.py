@@ -294,16 +294,19 @@ class Registrar:
             detail = {"reason": refused.reason}
             if refused.group_id is not None:
                 detail["enrollment"] = refused.group_id
-            await self._registrations.insert_refusal(
-                AuditEntry(
-                    at=self._clock.now(),
-                    actor=f"device:{registration_id}",
-                    action="registration.refuse",
-                    subject=f"{service.id}/{registration_id}",
-                    outcome="refused",
-                    detail=detail,
-                )
+            line = AuditEntry(
+                at=self._clock.now(),
+                actor=f"device:{registration_id}",
+                action="registration.refuse",
+                subject=f"{service.id}/{registration_id}",
+                outcome="refused",
+                detail=detail,
             )
+            try:
+                await self._registrations.insert_refusal(line)
+            except Problem as problem:
+                # A full disk must not turn "no" into "try again".
+                _log.warning("refusal not stored", reason=problem.detail)
         return Problem(Kind.UNAUTHENTICATED, refused.message)
 
     # Assigning
