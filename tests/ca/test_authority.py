@@ -88,6 +88,15 @@ async def test_same_name_with_another_key_is_a_conflict(world) -> None:
     assert caught.value.kind is Kind.CONFLICT
 
 
+async def test_an_existing_ca_may_have_any_key_unless_one_is_named(world) -> None:
+    """Who asks for a CA by name alone gets it, whatever it was made with."""
+    made = await world.hierarchy(key_type=KeyType.RSA_2048, hashing=Hashing.SHA512)
+    assert (await world.hierarchy()).issuing == made.issuing
+    assert (await world.hierarchy(key_type=KeyType.RSA_2048)).issuing == made.issuing
+    with pytest.raises(Problem):
+        await world.hierarchy(hashing=Hashing.SHA256)
+
+
 async def test_parallel_creations_make_one_hierarchy(world, principals) -> None:
     """Five who create the same CA at once all get the same one."""
     made = await asyncio.gather(*(world.hierarchy() for _ in range(5)))

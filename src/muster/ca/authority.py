@@ -42,14 +42,26 @@ class HierarchyPlan:
     """A root and an issuing CA under it that somebody wants to have.
 
     `name` becomes the issuing CA's; the root's has " Root" after it. Lifetimes are in days.
+    Without a key type or hashing, a CA that exists may have any, and a new one has P-256 and
+    SHA-256, which every client here accepts.
     """
 
     name: str
-    key_type: KeyType = KeyType.ECDSA_P256
-    hashing: Hashing = Hashing.SHA256
+    key_type: KeyType | None = None
+    hashing: Hashing | None = None
     root_days: int = 20 * 365
     issuing_days: int = 5 * 365
     max_certificate_days: int = 398
+
+    @property
+    def new_key_type(self) -> KeyType:
+        """The key type of CAs that are to be made."""
+        return self.key_type or KeyType.ECDSA_P256
+
+    @property
+    def new_hashing(self) -> Hashing:
+        """The hashing of CAs that are to be made."""
+        return self.hashing or Hashing.SHA256
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,8 @@ class Authorities:
         """Create a root and an issuing CA under it, each with a key, a certificate and a CRL.
 
         The issuing CA has the built-in SSL template. Safe to repeat: when the tenant has an
-        issuing CA of that name, key type and hashing, that one is returned.
+        issuing CA of that name, and of the key type and hashing if they are given, that one is
+        returned.
 
         Raises `Problem(FORBIDDEN)` for callers who are not owners, `Problem(MALFORMED)` for names
         and lifetimes that cannot be, `Problem(CONFLICT)` when a different CA has the name,
@@ -154,15 +167,18 @@ class Authorities:
         root = None
         if issuing.parent_id is not None:
             root = await self._store.get_authority(issuing.parent_id)
-        is_same = (issuing.key_type, issuing.hashing) == (plan.key_type, plan.hashing)
-        if root is None or not is_same:
+        is_other = plan.key_type not in (None, issuing.key_type) or plan.hashing not in (
+            None,
+            issuing.hashing,
+        )
+        if root is None or is_other:
             raise Problem(Kind.CONFLICT, f"the tenant has a different CA named {plan.name}")
         return Hierarchy(root, issuing, is_new=False)
 
     async def _create_root(
         self, caller: Principal, plan: HierarchyPlan, now: datetime
     ) -> Authority:
-        key = await self._signer.create_key(plan.key_type)
+        key = await self._signer.create_key(plan.new_key_type)
         name = plan.name + _ROOT_SUFFIX
         profile = authority_profile(
             name,
@@ -178,7 +194,7 @@ class Authorities:
             authority_id=authority_id,
             tenant_id=caller.tenant_id,
             key_id=key.key_id,
-            hashing=plan.hashing,
+            hashing=plan.new_hashing,
         )
         order = Order(profile, itself, caller.object_id, name, _digest(key))
         return Authority(
@@ -187,8 +203,8 @@ class Authorities:
             name=name,
             tier=Tier.ROOT,
             key_id=key.key_id,
-            key_type=plan.key_type,
-            hashing=plan.hashing,
+            key_type=plan.new_key_type,
+            hashing=plan.new_hashing,
             certificate=await self._issuance.issue(order),
             created=now,
         )
@@ -196,7 +212,7 @@ class Authorities:
     async def _create_issuing(
         self, caller: Principal, plan: HierarchyPlan, root: Authority, now: datetime
     ) -> Authority:
-        key = await self._signer.create_key(plan.key_type)
+        key = await self._signer.create_key(plan.new_key_type)
         above = signing_authority(root, self._locations)
         profile = authority_profile(
             plan.name,
@@ -213,8 +229,8 @@ class Authorities:
             name=plan.name,
             tier=Tier.SUBORDINATE,
             key_id=key.key_id,
-            key_type=plan.key_type,
-            hashing=plan.hashing,
+            key_type=plan.new_key_type,
+            hashing=plan.new_hashing,
             certificate=await self._issuance.issue(order),
             created=now,
             parent_id=root.id,

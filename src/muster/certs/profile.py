@@ -194,7 +194,7 @@ def _check_issuer(issuer: x509.Certificate, not_after: datetime, days: int, now:
     if now > issuer.not_valid_after_utc:
         raise Problem(Kind.FORBIDDEN, "the CA's certificate has expired")
     if not_after > issuer.not_valid_after_utc:
-        left = (issuer.not_valid_after_utc - now).days
+        left = (issuer.not_valid_after_utc - now.replace(microsecond=0)).days
         raise Problem(
             Kind.FORBIDDEN,
             f"the CA's own certificate ends in {left} days; it cannot issue for {days}",
