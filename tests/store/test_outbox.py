@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 
+from muster.bus.dispatcher import NoticeDispatcher
+from muster.bus.local import LocalBus
 from muster.model.notice import Notice
 from muster.store.database import Database
 from muster.store.outbox import DatabaseOutbox, insert_notice
@@ -72,3 +75,20 @@ async def test_a_commit_with_notices_is_announced(database: Database) -> None:
     assert woken == []
     await database.write(lambda c: insert_notice(c, notice(1)))
     assert woken == [1]
+
+
+async def test_what_was_committed_reaches_the_bus(database: Database) -> None:
+    """From a change to its handler: at once while running, at the start for what was left."""
+    seen: asyncio.Queue[Notice] = asyncio.Queue()
+    bus = LocalBus()
+    bus.subscribe("device.changed", seen.put)
+    await database.write(lambda c: insert_notice(c, notice(1)))
+    outbox = DatabaseOutbox(database)
+    dispatcher = NoticeDispatcher(outbox, bus)
+    dispatcher.start()
+    async with asyncio.timeout(10):
+        assert await seen.get() == notice(1)
+        await database.write(lambda c: insert_notice(c, notice(2)))
+        assert await seen.get() == notice(2)
+    await dispatcher.close()
+    assert await outbox.pending(10) == []
