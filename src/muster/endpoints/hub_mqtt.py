@@ -104,9 +104,9 @@ class HubMqtt:
             prefix=prefix,
             link=link,
             acknowledge=machine.acknowledge,
-            fail=session.fail_later,
+            fail=session.fail,
         )
-        log.info(
+        log.debug(
             "device connected",
             hub=live.hub_id,
             device=live.device_id,
@@ -140,16 +140,16 @@ class HubMqttSession:
         self._clock = clock
         self._filters = filters
         self._will = will
+        self._names = {"hub": live.hub_id, "device": live.device_id}
 
     def handle(self, events: Sequence[Event]) -> None:
-        """Act on what the device sent. Nothing, once the session has been ended."""
-        if self._live.ended:
-            return
-        self._live.touch(self._clock.now())
-        try:
+        """Act on what the device sent. Nothing, once the session has been ended.
+
+        Raises the `Problem` that ends the connection.
+        """
+        if not self._live.ended:
+            self._live.touch(self._clock.now())
             self.channel.take(events, self._take_other)
-        except Problem as problem:
-            self._fail(problem.detail)
 
     def closed(self, reason: str) -> None:
         """Take note that the connection is gone; store the will of who vanished."""
@@ -158,19 +158,16 @@ class HubMqttSession:
             try:
                 self.channel.will(self._will.topic, self._will.payload)
             except Problem as problem:
-                self._log("will not stored", why=problem.detail)
+                log.warning("will not stored", reason=problem.detail, **self._names)
         self._will = None
         self._live.close()
-        self._log("device disconnected", reason=reason)
+        log.debug("device disconnected", reason=reason, **self._names)
 
-    def fail_later(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
         """End the connection from outside `handle`."""
-        self._fail(reason)
-        self._link.flush()
-
-    def _fail(self, reason: str) -> None:
-        self._log("connection ended by the hub", why=reason)
+        log.info("connection ended by the hub", reason=reason, **self._names)
         self._machine.fail(reason)
+        self._link.flush()
 
     def _take_other(self, event: Event) -> None:
         match event:
@@ -199,7 +196,7 @@ class HubMqttSession:
             or wanted.feed is Feed.INPUTS
             or wanted.device_id not in {None, self._live.device_id}
         ):
-            self._log("subscription refused", filter=name[:200])
+            log.info("subscription refused", filter=name[:200], **self._names)
             return _REFUSED
         granted = min(qos, 1)
         self._filters[name] = granted
@@ -218,9 +215,6 @@ class HubMqttSession:
                 raise Problem(
                     Kind.FORBIDDEN, "the device may not publish to another one's telemetry topic"
                 )
-
-    def _log(self, event: str, **more: str) -> None:
-        log.info(event, hub=self._live.hub_id, device=self._live.device_id, **more)
 
 
 def _attempt(request: ConnectRequested, peer: Peer) -> Attempt:

@@ -143,7 +143,15 @@ def json_response(
     value: object, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
     """Return *value* as JSON."""
-    return Response(msgspec.json.encode(value), status, headers, media_type=_JSON)
+    body = msgspec.json.encode(value, enc_hook=_as_text)
+    return Response(body, status, headers, media_type=_JSON)
+
+
+def _as_text(value: object) -> str:
+    # Identifiers are subclasses of str, which the encoder does not take for text.
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"{type(value)} is not JSON")
 
 
 def _refusal(problem: Problem, code: int, name: str, body: dict[str, str]) -> Response:
