@@ -66,4 +66,4 @@ def test_an_unknown_id_scope_is_an_error_and_not_silence(
     """The SDK reports a refusal at once instead of retrying for ever."""
     device = issue(tutorial.server, device_directory)
     said = run_device(tutorial, device, transport="mqtt", idScope="0ne00000000")
-    assert said[-1]["error"]["name"] == "UnauthorizedError"
+    assert "Not authorized" in said[-1]["error"]["message"]
