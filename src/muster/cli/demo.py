@@ -41,7 +41,7 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 # Acknowledged messages are durable and at hand: this is for a machine under load.
 _READ_SECONDS = 20.0
-_LOG_LINES = 20
+_LOG_LINES = 3
 
 
 class Steps:
