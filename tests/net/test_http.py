@@ -15,7 +15,8 @@ from websockets.exceptions import ConnectionClosedError
 
 from muster.clock import SystemClock
 from muster.errors import Kind, Problem
-from muster.net.http import PEER, HttpApplication, HttpLimits
+from muster.net.asgi import PEER
+from muster.net.http import HttpApplication, HttpLimits
 from muster.net.listener import Listener
 from muster.net.reasons import CloseReason
 from muster.net.tls import TlsServer

@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketState
 
 from muster.model.peer import Peer
+from muster.net.asgi import PEER
 from muster.net.driver import Driver, OpenSession, Turn
-from muster.net.http import PEER
 from muster.net.reasons import CloseReason, log_bug
 
 SUBPROTOCOL = "mqtt"

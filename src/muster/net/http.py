@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -28,18 +27,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 
 from muster.clock import Clock
-from muster.errors import Kind, Problem
+from muster.net.asgi import AsgiApplication, with_peer
 from muster.net.connection import Connection
 from muster.net.reasons import CloseReason
 from muster.net.tasks import TaskSet
-
-PEER = "muster.peer"
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-AsgiApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +360,7 @@ class _HttpProtocol(HttpToolsProtocol):
         self.receiver = transport.receiver
         self.limits = transport.receiver._limits  # noqa: SLF001 - both are this module's
         peer = transport.connection.peer
-        self.app = _with_peer(self.app, peer, self.limits)
+        self.app = with_peer(self.app, peer, self.limits.body_bytes)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words say no more
         self.receiver.refuse(400, "the request is not HTTP/1.1")
@@ -427,7 +418,7 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         assert isinstance(transport, HttpTransport)
         super().connection_made(transport)
         self.limits = transport.receiver._limits  # noqa: SLF001 - both are this module's
-        self.app = _with_peer(self.app, transport.connection.peer, self.limits)
+        self.app = with_peer(self.app, transport.connection.peer, self.limits.body_bytes)
 
     def handle_cont(self, event: Any) -> None:
         # Empty continuation frames never reach the size limit, but each takes its place.
@@ -436,84 +427,3 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
             return
         super().handle_cont(event)
-
-
-def _with_peer(app: AsgiApplication, peer: Any, limits: HttpLimits) -> AsgiApplication:
-    """Return *app* with the peer in its scope and a bound on what it receives."""
-
-    async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("extensions", {})[PEER] = peer
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        body = _Body(scope, receive, send, limits.body_bytes)
-        try:
-            await app(scope, body.receive, body.send)
-        except Problem:
-            if not body.refused:
-                raise
-            await body.refuse()
-
-    return bounded
-
-
-class _Body:
-    """Counts one request's body, and has the last word when it is too large.
-
-    The application hears of it as `Problem(TOO_LARGE)` and may answer in its wire's own form; an
-    answer of 500 and above, or none, becomes a plain 413.
-    """
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        self._receive = receive
-        self._send = send
-        self._limit = limit
-        self._size = 0
-        self._started = False
-        self._replaced = False
-        self.refused = _declared_length(scope) > limit
-
-    async def receive(self) -> Message:
-        if self.refused:
-            raise self._problem()
-        message = await self._receive()
-        self._size += len(message.get("body", b""))
-        if self._size > self._limit:
-            self.refused = True
-            raise self._problem()
-        return message
-
-    async def send(self, message: Message) -> None:
-        if self.refused and not self._started and message.get("status", 0) >= 500:
-            await self.refuse()
-            return
-        if self._replaced:
-            return
-        if self.refused and message["type"] == "http.response.start":
-            # The rest of the body is not read, so the connection cannot be used again.
-            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-        self._started = True
-        await self._send(message)
-
-    async def refuse(self) -> None:
-        if self._started:
-            return
-        self._started = self._replaced = True
-        body = f"{self._problem().detail}\n".encode()
-        headers = [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        await self._send({"type": "http.response.start", "status": 413, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
-    def _problem(self) -> Problem:
-        return Problem(Kind.TOO_LARGE, f"a request's body has at most {self._limit} bytes")
-
-
-def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -29,6 +30,8 @@ _LOG = structlog.get_logger("muster.net")
 
 # Connections the kernel keeps until the loop accepts them: a reconnect storm of one second.
 _BACKLOG = 4096
+# Files that are not connections: database, event log, listening sockets, lookups.
+_OTHER_FILES = 256
 # A vanished peer is noticed after 60 + 4 x 15 s where the protocol itself has no keep-alive.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
@@ -52,7 +55,7 @@ class Listener:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.closings = Closings()
-        self._host = Host(limits or Limits(), self.closings)
+        self._host = Host(within_file_limit(limits or Limits()), self.closings)
         self._servers: dict[tuple[str, int], list[asyncio.AbstractServer]] = {}
         self._closing: asyncio.Task[ShutdownReport] | None = None
 
@@ -138,6 +141,37 @@ class Listener:
             "closed", connections=report.connections, cut=report.cut, tasks_cancelled=cancelled
         )
         return report
+
+
+def within_file_limit(limits: Limits) -> Limits:
+    """Return *limits* with no more connections than this process may have files open.
+
+    Raises the process's own (soft) limit first, as far as the system allows: with none left,
+    the database could not open its files either.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return limits
+    room = max(soft - _OTHER_FILES, 1)
+    _LOG.warning(
+        "fewer connections than configured: raise the limit of open files (ulimit -n)",
+        connections=room,
+        configured=limits.connections,
+        open_files=soft,
+    )
+    return replace(
+        limits,
+        connections=room,
+        connections_per_address=min(limits.connections_per_address, max(room // 2, 1)),
+        handshakes=min(limits.handshakes, max(room // 4, 1)),
+        handshakes_per_address=min(limits.handshakes_per_address, max(room // 8, 1)),
+    )
 
 
 async def _bind(host: str, port: int) -> list[socket.socket]:
