@@ -59,6 +59,7 @@ from muster.net.tasks import TaskSet
 from muster.provisioning.enrollments import Enrollments
 from muster.provisioning.records import RegistrationRecords
 from muster.provisioning.registration import Registrar
+from muster.provisioning.removal import ServiceRemoval
 from muster.store.authorities import SqlAuthorityStore
 from muster.store.certificates import SqlCertificateLedger
 from muster.store.database import Database
@@ -178,8 +179,9 @@ async def compose(
     linked = LinkedHubs(registry, devices, resources, clock)
 
     # Provisioning
-    enrollments = Enrollments(SqlEnrollmentStore(database), clock)
-    registrations = SqlRegistrationStore(database)
+    enrollment_store, registrations = SqlEnrollmentStore(database), SqlRegistrationStore(database)
+    enrollments = Enrollments(enrollment_store, clock)
+    ServiceRemoval(enrollment_store, registrations, resources, bus)
     registrar = Registrar(
         services=resources,
         enrollments=enrollments,
