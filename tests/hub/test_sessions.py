@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -25,6 +26,7 @@ from tests.support.hub import (
 from tests.support.pki import TestAuthority
 
 from muster.errors import Kind, Problem
+from muster.hub import enforcement as enforcement_module
 from muster.hub import sessions as sessions_module
 from muster.hub.access import Attempt
 from muster.hub.enforcement import Enforcement
@@ -32,6 +34,7 @@ from muster.hub.sessions import LiveSession, Sessions
 from muster.ids import DeviceId, new_etag
 from muster.model.device import DeviceStatus
 from muster.model.notice import Notice
+from muster.model.resource import Hub
 
 ROOT = TestAuthority("root")
 DEV1 = DeviceId("dev1")
@@ -66,8 +69,9 @@ class World:
         self.hubs.hubs[:] = [self.hub]
 
     async def tell(self, topic: str, subject: str = "hub-1/dev1") -> None:
-        """Deliver a notice."""
+        """Deliver a notice, and let what it set going finish."""
         await self.bus.publish(Notice(topic, subject))
+        await self.enforcement.recheck_changed_hubs()
 
 
 @pytest.fixture
@@ -214,6 +218,32 @@ async def test_a_lost_notice_is_made_up_for_by_the_sweep(world: World, what: str
     assert live.is_refused
 
 
+async def test_the_running_task_rechecks_expires_and_sweeps(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has to call anything: notice, time and sweep do their work in the background."""
+    monkeypatch.setattr(enforcement_module, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(enforcement_module, "SWEEP_SECONDS", 0.05)
+    for name in ("a", "b", "c"):
+        world.devices.put(a_device(name))
+    task = asyncio.ensure_future(world.enforcement.run())
+    async with asyncio.timeout(10):
+        _, swept = await world.connect(an_attempt("a"))
+        del world.devices.devices["hub-1", "a"]  # and nobody is told
+        await swept.closed.wait()
+        _, expired = await world.connect(an_attempt("b"))
+        world.clock.pass_(hours=2)
+        await expired.closed.wait()
+        world.clock.pass_(hours=-2)
+        _, told = await world.connect(an_attempt("c"))
+        world.hubs.hubs.clear()
+        await world.bus.publish(Notice("hub.deleted", "hub-1"))
+        await told.closed.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_a_change_between_check_and_registration_is_seen(world: World) -> None:
     """A device that is disabled after it was read, but before it is registered, gets no session.
 
@@ -302,3 +332,27 @@ async def test_hubs_do_not_share_devices(world: World) -> None:
     assert not two.ended
     with pytest.raises(Problem):
         await world.connect(an_attempt(host="hub2.example", password=token(f"{HOST}/devices/dev1")))
+
+
+async def test_a_failing_sweep_does_not_end_the_sweeping(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong in one look, sessions expire and the next look is taken."""
+    monkeypatch.setattr(enforcement_module, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(enforcement_module, "SWEEP_SECONDS", 0.01)
+    failures = [Problem(Kind.UNAVAILABLE, "busy"), OSError("bug")]
+    real = world.hubs.list_hubs
+
+    async def list_hubs() -> list[Hub]:
+        if failures:
+            raise failures.pop()
+        return await real()
+
+    monkeypatch.setattr(world.hubs, "list_hubs", list_hubs)
+    _, link = await world.connect()
+    task = asyncio.ensure_future(world.enforcement.run())
+    world.devices.devices.clear()
+    async with asyncio.timeout(10):
+        await link.closed.wait()
+    task.cancel()
+    assert failures == []

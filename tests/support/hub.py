@@ -312,6 +312,7 @@ class MemoryLog:
 
     def __init__(self, *, durable: bool = False) -> None:
         self.streams: dict[str, ManualStream] = {}
+        self.deleted = asyncio.Event()
         self._durable = durable
 
     async def open_stream(
@@ -325,6 +326,7 @@ class MemoryLog:
     async def delete_stream(self, name: str) -> None:
         """Forget the stream."""
         self.streams.pop(name, None)
+        self.deleted.set()
 
     async def close(self) -> None:
         """Nothing to do."""
@@ -335,6 +337,7 @@ class RecordingLink:
 
     def __init__(self) -> None:
         self.closed_with: str | None = None
+        self.closed = asyncio.Event()
         self.flushes = 0
         self.reading = True
 
@@ -345,6 +348,7 @@ class RecordingLink:
     def close(self, reason: str) -> None:
         """Remember the first reason."""
         self.closed_with = self.closed_with or reason
+        self.closed.set()
 
     def pause_reading(self) -> None:
         """Remember."""

@@ -1,15 +1,23 @@
 """What a deleted hub leaves behind is cleared away: its events and its devices.
 
-Hub ids are never used twice, so what a lost notice leaves lying harms nobody; it only takes room.
+Done beside the notices, because a large hub takes seconds and other notices are urgent. Hub ids are
+never used twice, so what a crash or a lost notice leaves lying harms nobody; it only takes room.
 """
 
 from __future__ import annotations
 
+import asyncio
+
+import structlog
+
+from muster.errors import Problem
 from muster.model.notice import Notice
 from muster.ports.devices import DeviceStore
 from muster.ports.events import EventLog
 from muster.ports.hubs import HubDirectory
 from muster.ports.notices import NoticeBus
+
+log = structlog.get_logger(__name__)
 
 # Devices deleted in one transaction: some 10 ms of the writer, which others wait for.
 _STEP = 1_000
@@ -19,17 +27,42 @@ class HubRemoval:
     """Deletes the stream and the devices of each hub that was deleted."""
 
     def __init__(
-        self, log: EventLog, devices: DeviceStore, hubs: HubDirectory, bus: NoticeBus
+        self, events: EventLog, devices: DeviceStore, hubs: HubDirectory, bus: NoticeBus
     ) -> None:
-        self._log = log
+        self._events = events
         self._devices = devices
         self._hubs = hubs
+        self._deleted: set[str] = set()
+        self._has_work = asyncio.Event()
         bus.subscribe("hub.deleted", self._hub_deleted)
 
-    async def _hub_deleted(self, notice: Notice) -> None:
+    async def run(self) -> None:
+        """Clear away after deleted hubs until cancelled."""
+        while True:
+            await self._has_work.wait()
+            self._has_work.clear()
+            await self.clear()
+
+    async def clear(self) -> None:
+        """Clear away after each hub that was deleted since the last call."""
+        while self._deleted:
+            hub_id = self._deleted.pop()
+            try:
+                await self._clear(hub_id)
+            except Problem as problem:
+                log.warning("a deleted hub left something behind", hub=hub_id, why=problem.detail)
+            except Exception:
+                # A bug met at one hub must not keep the others' remains.
+                log.exception("clearing away after a hub failed", hub=hub_id)
+
+    async def _clear(self, hub_id: str) -> None:
         # The notice is a hint; that the hub is gone is read from what is stored.
-        if any(hub.id == notice.subject for hub in await self._hubs.list_hubs()):
+        if any(hub.id == hub_id for hub in await self._hubs.list_hubs()):
             return
-        await self._log.delete_stream(notice.subject)
-        while await self._devices.forget_hub(notice.subject, limit=_STEP) == _STEP:
+        await self._events.delete_stream(hub_id)
+        while await self._devices.forget_hub(hub_id, limit=_STEP) == _STEP:
             pass
+
+    async def _hub_deleted(self, notice: Notice) -> None:
+        self._deleted.add(notice.subject)
+        self._has_work.set()
