@@ -26,6 +26,7 @@ from muster.control.hubs import Hubs
 from muster.control.services import ProvisioningServices
 from muster.control.subscriptions import Subscriptions
 from muster.endpoints import resource_manager_http
+from muster.endpoints.resource_manager import problem_response
 from muster.errors import Kind, Problem
 from muster.model.principal import Principal, PrincipalKind, Role
 from muster.store.database import Database
@@ -142,6 +143,14 @@ async def test_a_stranger_learns_nothing(server: Server) -> None:
         challenge = answer.headers["www-authenticate"]
         assert 'authorization_uri="https://localhost:8443/tenant"' in challenge
         assert 'error="invalid_token"' in challenge
+
+
+def test_a_challenge_cannot_be_broken_out_of() -> None:
+    """Whatever the refusal quotes, the header stays one header with one text."""
+    problem = Problem(Kind.UNAUTHENTICATED, 'a"b\\c\r\nSet-Cookie: d\u20ac')
+    answer = problem_response(problem, authority="https://localhost/tenant")
+    challenge = answer.headers["www-authenticate"]
+    assert challenge.endswith('error_description="a?b?c??Set-Cookie: d?"')
 
 
 async def test_a_reader_reads(server: Server) -> None:

@@ -127,7 +127,7 @@ def problem_response(problem: Problem, *, authority: str, missing: str | None = 
     if problem.kind is Kind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = (
             f'Bearer authorization_uri="{authority}", error="invalid_token", '
-            f'error_description="{problem.detail}"'
+            f'error_description="{_quotable(problem.detail)}"'
         )
     if problem.retry_after is not None:
         headers["Retry-After"] = f"{problem.retry_after:.0f}"
@@ -139,6 +139,11 @@ def error_response(
 ) -> Response:
     """Return an error in Azure's form."""
     return json_response({"error": {"code": code, "message": message}}, status, headers)
+
+
+def _quotable(text: str) -> str:
+    # RFC 6750 section 3: error_description has visible ASCII and spaces, no quotes or backslashes.
+    return "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)
 
 
 def _headers(extra: Mapping[str, str] | None) -> dict[str, str]:
