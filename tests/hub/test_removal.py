@@ -40,17 +40,19 @@ async def test_a_notice_alone_deletes_nothing() -> None:
 
 
 async def test_it_runs_beside_the_notices() -> None:
-    """A notice is taken at once; the work is done by the task."""
+    """A notice is taken at once; the work is done by a task, which can be stopped."""
     log, devices, bus = MemoryLog(), MemoryDevices(), MemoryBus()
     removal = HubRemoval(log, devices, MemoryHubs(), bus)
     devices.put(a_device())
     await bus.publish(Notice("hub.deleted", "hub-1"))
     assert len(devices.devices) == 1
-    task = asyncio.ensure_future(removal.run())
     async with asyncio.timeout(5):
         await log.deleted.wait()
     assert devices.devices == {}
-    task.cancel()
+    for _ in range(2):
+        await removal.close()
+    await bus.publish(Notice("hub.deleted", "hub-2"))
+    await removal.close()
 
 
 async def test_a_hub_that_cannot_be_cleared_does_not_hold_up_the_next(

@@ -33,18 +33,11 @@ class HubRemoval:
         self._devices = devices
         self._hubs = hubs
         self._deleted: set[str] = set()
-        self._has_work = asyncio.Event()
+        self._work: asyncio.Task[None] | None = None
         bus.subscribe("hub.deleted", self._hub_deleted)
 
-    async def run(self) -> None:
-        """Clear away after deleted hubs until cancelled."""
-        while True:
-            await self._has_work.wait()
-            self._has_work.clear()
-            await self.clear()
-
     async def clear(self) -> None:
-        """Clear away after each hub that was deleted since the last call."""
+        """Clear away after the hubs that were deleted. Started by their notices."""
         while self._deleted:
             hub_id = self._deleted.pop()
             try:
@@ -65,4 +58,11 @@ class HubRemoval:
 
     async def _hub_deleted(self, notice: Notice) -> None:
         self._deleted.add(notice.subject)
-        self._has_work.set()
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self.clear(), name="hub-removal")
+
+    async def close(self) -> None:
+        """Stop; what is left lying only takes room. Idempotent."""
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait([self._work])
