@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from muster.certs.build import AuthorityHash, AuthorityKey, Issuer
+from muster.certs.build import AuthorityHash, AuthorityKey, Issuer, key_identifier
 from muster.certs.profile import CertificateProfile
 from muster.model.authority import Authority, Hashing
 
@@ -54,10 +54,11 @@ class SigningAuthority:
 
 def signing_authority(authority: Authority, locations: PublicLocations) -> SigningAuthority:
     """Return *authority* ready to sign what others ask of it."""
-    certificate, key = _parsed(authority.certificate)
+    certificate, key, identifier = _parsed(authority.certificate)
     issuer = Issuer(
         name=certificate.subject,
         public_key=key,
+        key_identifier=identifier,
         hashing=_HASH[authority.hashing],
         certificate_url=locations.certificate_url(authority.id),
         crl_url=locations.crl_url(authority.id),
@@ -74,7 +75,8 @@ def root_to_be(
 
     A root's certificate carries no locations: nobody fetches it, and it cannot be revoked.
     """
-    issuer = Issuer(profile.subject, _authority_key(profile.public_key), _HASH[hashing])
+    key = _authority_key(profile.public_key)
+    issuer = Issuer(profile.subject, key, key_identifier(key), _HASH[hashing])
     return SigningAuthority(authority_id, tenant_id, key_id, hashing, issuer, None)
 
 
@@ -89,9 +91,10 @@ def parsed_certificate(der: bytes) -> x509.Certificate:
 
 
 @lru_cache(maxsize=_PARSED)
-def _parsed(der: bytes) -> tuple[x509.Certificate, AuthorityKey]:
+def _parsed(der: bytes) -> tuple[x509.Certificate, AuthorityKey, bytes]:
     certificate = x509.load_der_x509_certificate(der)
-    return certificate, _authority_key(certificate.public_key())
+    key = _authority_key(certificate.public_key())
+    return certificate, key, key_identifier(key)
 
 
 def _authority_key(key: object) -> AuthorityKey:

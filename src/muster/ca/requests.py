@@ -52,10 +52,10 @@ class CertificateRequest:
 
 @dataclass(frozen=True, slots=True)
 class IssuedCertificate:
-    """A certificate, DER, and the CAs above it: the issuing one first, the root last."""
+    """A certificate, DER, and the CA that issued it."""
 
     der: bytes
-    chain: tuple[Authority, ...]
+    authority: Authority
 
 
 class CertificateRequests:
@@ -96,7 +96,7 @@ class CertificateRequests:
             if problem.kind is Kind.FORBIDDEN:
                 await self._note(caller, authority, problem)
             raise
-        return IssuedCertificate(der, await self._authorities.chain(authority))
+        return IssuedCertificate(der, authority)
 
     async def _order(
         self, caller: Principal, authority: Authority, asked: CertificateRequest

@@ -41,20 +41,17 @@ _ECDSA_ALGORITHM = {
 class Issuer:
     """The CA that will sign: its name, its key, how it hashes, and where it publishes.
 
+    `key_identifier` is its subject key identifier: see `key_identifier`.
     The two locations are plain `http` URLs, or None for a root's own certificate, which nobody
     fetches and nobody revokes.
     """
 
     name: x509.Name
     public_key: AuthorityKey
+    key_identifier: bytes
     hashing: AuthorityHash
     certificate_url: str | None = None
     crl_url: str | None = None
-
-    @property
-    def key_identifier(self) -> bytes:
-        """The subject key identifier of the CA: SHA-1 of its key (RFC 5280 section 4.2.1.2)."""
-        return x509.SubjectKeyIdentifier.from_public_key(self.public_key).digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +64,11 @@ class PreparedCertificate:
 
     to_be_signed: bytes
     draft: x509.Certificate
+
+
+def key_identifier(public_key: AuthorityKey) -> bytes:
+    """Return the identifier of a CA's key: its SHA-1 (RFC 5280 section 4.2.1.2, method 1)."""
+    return x509.SubjectKeyIdentifier.from_public_key(public_key).digest
 
 
 def prepare_certificate(

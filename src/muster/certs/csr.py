@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from muster.certs.encoding import request_der
 from muster.certs.names import AlternativeName, names_of
@@ -37,7 +36,6 @@ class SigningRequest:
     der: bytes
     subject: x509.Name
     public_key: LeafKey
-    public_key_der: bytes
     names: tuple[AlternativeName, ...]
     ekus: frozenset[str] | None
     key_uses: frozenset[KeyUse] | None
@@ -68,7 +66,6 @@ def parse_signing_request(text: str) -> SigningRequest:
         der=der,
         subject=subject,
         public_key=allowed,
-        public_key_der=allowed.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         names=_names(extensions),
         ekus=_ekus(extensions),
         key_uses=_key_uses(extensions),

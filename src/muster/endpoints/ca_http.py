@@ -131,14 +131,14 @@ class _Ezca:
         return _result(certificate_pem(issued.der))
 
     async def request_full(self, caller: Principal, request: Request) -> Response:
-        return _json(
-            certificate_created(await self._issue(caller, request, RequestCertificateBody))
-        )
+        return await self._with_chain(await self._issue(caller, request, RequestCertificateBody))
 
     async def request_typed(self, caller: Principal, request: Request) -> Response:
-        return _json(
-            certificate_created(await self._issue(caller, request, RequestCertificateV2Body))
-        )
+        return await self._with_chain(await self._issue(caller, request, RequestCertificateV2Body))
+
+    async def _with_chain(self, issued: IssuedCertificate) -> Response:
+        chain = await self.authorities.chain(issued.authority)
+        return _json(certificate_created(issued.der, chain))
 
     async def _issue(
         self,

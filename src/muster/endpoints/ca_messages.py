@@ -6,13 +6,14 @@ may not; unknown keys are ignored. What comes in here is only typed: services ju
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, field
 
 from muster.ca.domains import Registration
-from muster.ca.requests import CertificateRequest, IssuedCertificate
+from muster.ca.requests import CertificateRequest
 from muster.certs.encoding import certificate_pem
 from muster.certs.names import MAX_NAMES, AlternativeName, alternative_name, typed_name
 from muster.certs.profile import TemplateRules, Wishes
@@ -137,16 +138,16 @@ def bare_authority_entry(authority: Authority) -> dict[str, Any]:
     return _authority_keys(authority)
 
 
-def certificate_created(issued: IssuedCertificate) -> dict[str, str | None]:
-    """Return a certificate with its chain.
+def certificate_created(der: bytes, chain: Sequence[Authority]) -> dict[str, str | None]:
+    """Return a certificate with the CAs above it, the issuing one first.
 
     ezca-go takes an empty string for an empty certificate, so what is absent is null. A root
     that issues itself is the issuing CA, and then there is no further root.
     """
-    issuing, root = issued.chain[0], issued.chain[-1]
-    has_root = len(issued.chain) > 1 and root.tier is Tier.ROOT
+    issuing, root = chain[0], chain[-1]
+    has_root = len(chain) > 1 and root.tier is Tier.ROOT
     return {
-        "CertificatePEM": certificate_pem(issued.der),
+        "CertificatePEM": certificate_pem(der),
         "IssuingCACertificate": certificate_pem(issuing.certificate),
         "RootCertificate": certificate_pem(root.certificate) if has_root else None,
     }
