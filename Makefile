@@ -14,18 +14,24 @@ serve: setup
 demo: setup
 	$(BIN)/muster demo
 
-test: $(VENV)/.test node_modules/.installed
-	tests/system-packages chromium=no
+# The Debian packages come first: npm is one of them.
+test: system-packages $(VENV)/.test node_modules/.installed
 	$(BIN)/ruff check src tests bench
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+.PHONY: system-packages
+system-packages:
+	tests/system-packages test
+
+node_modules/.installed: | system-packages
+
 check: $(VENV)/.test
 	$(BIN)/ruff check src tests bench && $(BIN)/ruff format --check src tests bench && $(BIN)/mypy
 
 bench: $(VENV)/.run $(VENV)/peers/.installed
-	tests/system-packages mosquitto golang-cfssl
+	tests/system-packages bench
 	$(BIN)/python -m bench
 
 lock: $(VENV)/.test

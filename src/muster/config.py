@@ -115,6 +115,9 @@ class Settings:
         _optional_path, None, "further file to write when ready"
     )
     workers: int = _setting(_workers, 1, "processes that serve")
+    imds: str = _setting(
+        _choice("on", "off"), "off", "answer managed identity requests that carry no secret"
+    )
     log_format: str = _setting(_choice("console", "json"), "console", "how log lines look")
     log_level: str = _setting(
         _choice("debug", "info", "warning", "error"), "info", "the least that is logged"

@@ -8,9 +8,7 @@ import datetime as dt
 import hashlib
 import json
 import shutil
-import socket
 import subprocess
-import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-import uvicorn
 from azure.core import MatchConditions
 from azure.core.exceptions import (
     ClientAuthenticationError,
@@ -44,26 +40,12 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
-from starlette.applications import Starlette
+from tests.support.server import MusterProcess, running
 
 from muster.clock import SystemClock
-from muster.control.hubs import Hubs
-from muster.control.services import ProvisioningServices
-from muster.control.subscriptions import Subscriptions
-from muster.endpoints import resource_manager_http, token_http
-from muster.endpoints.authentication import bearer
 from muster.identity.applications import Applications
-from muster.identity.audiences import Audiences
-from muster.identity.bootstrap import Bootstrap, bootstrap
-from muster.identity.issuance import ClientCredentials, ManagedIdentity, TokenIssuer
-from muster.identity.signing_keys import SigningKeys
-from muster.identity.tokens import TokenValidator
-from muster.keystore.signing_keys import SigningKeyDirectory
 from muster.store.database import Database
-from muster.store.devices import SqlDeviceStore
-from muster.store.principals import SqlApplicationStore, SqlTenantStore
-from muster.store.resources import SqlResourceStore
-from muster.store.schema import metadata
+from muster.store.principals import SqlApplicationStore
 
 pytestmark = pytest.mark.end_to_end
 
@@ -94,7 +76,11 @@ class Running:
 
     url: str
     ca_file: Path
-    made: Bootstrap
+    tenant_id: str
+    client_id: str
+    client_secret: str
+    object_id: str
+    identity_header: str
     subscription_id: str
     client_pem: Path
 
@@ -155,139 +141,75 @@ class Authority:
         return leaf.public_bytes(Encoding.DER)
 
 
-async def serve(
-    directory: Path, listener: socket.socket, certificate: Path, started: threading.Event, out: Any
-) -> None:
-    """Put the control plane together and serve it until told to stop."""
-    clock = SystemClock()
-    port = listener.getsockname()[1]
-    url = f"https://localhost:{port}"
-    database = Database(directory / "muster.db")
-    metadata.create_all(database.engine)
-    applications = SqlApplicationStore(database)
-    resources = SqlResourceStore(database, own_names=["localhost", "127.0.0.1", "::1"])
-    keys = await SigningKeys.load(SigningKeyDirectory(directory / "keys"), clock)
-    made = await bootstrap(SqlTenantStore(database), applications, clock)
-    der = client_certificate(directory / "client.pem")
-    await Applications(applications, clock, tenant_id=made.tenant_id).add_certificate(
-        made.administrator_client_id, der, by="test"
+async def register_certificate(data: Path, ready: dict[str, Any], der: bytes) -> None:
+    """Let the administrator sign in with a certificate too; the server must not be running."""
+    database = Database(data / "muster.db")
+    applications = Applications(
+        SqlApplicationStore(database), SystemClock(), tenant_id=ready["tenant_id"]
     )
-    issuer = TokenIssuer(keys, clock, public_url=url, tenant_id=made.tenant_id)
-    validator = TokenValidator(
-        keys, applications, clock, issuer=issuer.issuer, tenant_id=made.tenant_id
-    )
-    subscriptions = Subscriptions(resources, clock)
-    subscription, _group = await subscriptions.bootstrap(made.tenant_id)
-    app = Starlette(
-        routes=[
-            *token_http.routes(
-                issuer=issuer,
-                keys=keys,
-                audiences=Audiences(own=[url]),
-                credentials=ClientCredentials(applications, issuer, clock),
-                managed_identity=ManagedIdentity(
-                    applications, issuer, clock, client_id=made.identity_client_id
-                ),
-                clock=clock,
-                imds=True,
-            ),
-            *resource_manager_http.routes(
-                hubs=Hubs(
-                    resources, subscriptions, SqlDeviceStore(database), clock, domain="localhost"
-                ),
-                services=ProvisioningServices(
-                    resources, resources, subscriptions, clock, domain="localhost"
-                ),
-                subscriptions=subscriptions,
-                authenticate=bearer(validator),
-                clock=clock,
-                authority=f"{url}/{made.tenant_id}",
-                global_hostname="localhost",
-            ),
-        ]
-    )
-    config = uvicorn.Config(
-        app,
-        ssl_certfile=str(certificate),
-        log_level="warning",
-        lifespan="off",
-        loop="asyncio",
-    )
-    server = uvicorn.Server(config)
-    out.update(
-        made=made,
-        subscription_id=subscription.id,
-        server=server,
-        client_pem=directory / "client.pem",
-        url=url,
-    )
-    started.set()
     try:
-        await server.serve(sockets=[listener])
+        await applications.add_certificate(ready["admin"]["client_id"], der, by="test")
     finally:
         await database.close()
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The control plane on a free port, with a certificate of a CA of its own."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of its own, whose administrator has a secret and a certificate."""
     directory = tmp_path_factory.mktemp("control")
-    authority = trustme.CA()
-    certificate = directory / "server.pem"
-    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
-        certificate
-    )
-    ca_file = directory / "ca.pem"
-    authority.cert_pem.write_to_path(ca_file)
-    # Listening before the server runs: whoever connects early waits in the backlog.
-    listener = socket.create_server(("127.0.0.1", 0))
-    out: dict[str, Any] = {}
-    started = threading.Event()
-    thread = threading.Thread(
-        target=lambda: asyncio.run(serve(directory, listener, certificate, started, out))
-    )
-    thread.start()
-    assert started.wait(30)
-    server = out.pop("server")
-    yield Running(ca_file=ca_file, **out)
-    server.should_exit = True
-    thread.join(30)
-    listener.close()
+    process = MusterProcess(directory, arguments=("--imds=on",))
+    with running(process):
+        first = process.ready
+    der = client_certificate(directory / "client.pem")
+    asyncio.run(register_certificate(process.data, first, der))
+    with running(process):
+        ready = process.ready
+        yield Running(
+            url=ready["endpoints"]["https"],
+            ca_file=Path(process.ca_file),
+            tenant_id=ready["tenant_id"],
+            client_id=ready["admin"]["client_id"],
+            client_secret=ready["admin"]["client_secret"],
+            object_id=ready["admin"]["object_id"],
+            identity_header=ready["managed_identity"]["header"],
+            subscription_id=ready["subscription_id"],
+            client_pem=directory / "client.pem",
+        )
 
 
 @pytest.fixture(autouse=True)
-def environment(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust the test's CA, and nothing of the developer's own Azure set-up."""
     for name in _AZURE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(running.ca_file))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(server.ca_file))
 
 
 @pytest.fixture
-def credential(running: Running) -> Iterator[ClientSecretCredential]:
+def credential(server: Running) -> Iterator[ClientSecretCredential]:
     """The administrator."""
     with ClientSecretCredential(
-        running.made.tenant_id,
-        running.made.administrator_client_id,
-        running.made.administrator_client_secret,
-        authority=running.url,
+        server.tenant_id,
+        server.client_id,
+        server.client_secret,
+        authority=server.url,
         disable_instance_discovery=True,
     ) as made:
         yield made
 
 
 @pytest.fixture
-def hubs(running: Running, credential: Any) -> Iterator[IotHubClient]:
+def hubs(server: Running, credential: Any) -> Iterator[IotHubClient]:
     """The hub management SDK."""
-    with IotHubClient(credential, running.subscription_id, base_url=running.url) as client:
+    with IotHubClient(credential, server.subscription_id, base_url=server.url) as client:
         yield client
 
 
 @pytest.fixture
-def dps(running: Running, credential: Any) -> Iterator[IotDpsClient]:
+def dps(server: Running, credential: Any) -> Iterator[IotDpsClient]:
     """The provisioning management SDK."""
-    with IotDpsClient(credential, running.subscription_id, base_url=running.url) as client:
+    with IotDpsClient(credential, server.subscription_id, base_url=server.url) as client:
         yield client
 
 
@@ -318,22 +240,22 @@ def claims_of(token: str) -> dict[str, Any]:
 # azure-identity.
 
 
-def test_client_secret_credential(running: Running, credential: Any) -> None:
+def test_client_secret_credential(server: Running, credential: Any) -> None:
     """A secret earns a token with the oid and upn that EZCA's clients read."""
     claims = claims_of(credential.get_token("https://management.core.windows.net/.default").token)
     assert claims["aud"] == "https://management.core.windows.net"
-    assert claims["oid"] == running.made.administrator_object_id
+    assert claims["oid"] == server.object_id
     assert claims["upn"] == "Muster administrator"
 
 
-def test_client_secret_credential_wrong(running: Running) -> None:
+def test_client_secret_credential_wrong(server: Running) -> None:
     """A wrong secret is refused with a text that the user sees."""
     with (
         ClientSecretCredential(
-            running.made.tenant_id,
-            running.made.administrator_client_id,
+            server.tenant_id,
+            server.client_id,
             "wrong",
-            authority=running.url,
+            authority=server.url,
             disable_instance_discovery=True,
         ) as wrong,
         pytest.raises(ClientAuthenticationError, match="AADSTS7000215"),
@@ -347,26 +269,26 @@ def test_client_secret_credential_other_resource(credential: Any) -> None:
         credential.get_token("https://graph.microsoft.com/.default")
 
 
-def test_adfs_tenant_needs_no_flag(running: Running) -> None:
+def test_adfs_tenant_needs_no_flag(server: Running) -> None:
     """The tenant name `adfs` lets clients skip instance discovery by themselves."""
     with ClientSecretCredential(
         "adfs",
-        running.made.administrator_client_id,
-        running.made.administrator_client_secret,
-        authority=running.url,
+        server.client_id,
+        server.client_secret,
+        authority=server.url,
     ) as credential:
         claims = claims_of(credential.get_token(ARM).token)
-    assert claims["tid"] == running.made.tenant_id
+    assert claims["tid"] == server.tenant_id
 
 
 @pytest.mark.parametrize("send_chain", [False, True])
-def test_certificate_credential(running: Running, send_chain: bool) -> None:
+def test_certificate_credential(server: Running, send_chain: bool) -> None:
     """A registered certificate earns tokens, also several resources' with one assertion."""
     with CertificateCredential(
-        running.made.tenant_id,
-        running.made.administrator_client_id,
-        str(running.client_pem),
-        authority=running.url,
+        server.tenant_id,
+        server.client_id,
+        str(server.client_pem),
+        authority=server.url,
         disable_instance_discovery=True,
         send_certificate_chain=send_chain,
     ) as credential:
@@ -375,15 +297,15 @@ def test_certificate_credential(running: Running, send_chain: bool) -> None:
         assert claims_of(hub_token.token)["aud"] == "https://iothubs.azure.net"
 
 
-def test_certificate_credential_unregistered(running: Running, tmp_path: Path) -> None:
+def test_certificate_credential_unregistered(server: Running, tmp_path: Path) -> None:
     """Any other certificate is refused."""
     client_certificate(tmp_path / "other.pem")
     with (
         CertificateCredential(
-            running.made.tenant_id,
-            running.made.administrator_client_id,
+            server.tenant_id,
+            server.client_id,
             str(tmp_path / "other.pem"),
-            authority=running.url,
+            authority=server.url,
             disable_instance_discovery=True,
         ) as credential,
         pytest.raises(ClientAuthenticationError, match="names no certificate"),
@@ -392,22 +314,22 @@ def test_certificate_credential_unregistered(running: Running, tmp_path: Path) -
 
 
 def test_default_credential_needs_only_the_environment(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`DefaultAzureCredential()` without arguments, through the App Service form."""
-    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{running.url}/msi/token")
-    monkeypatch.setenv("IDENTITY_HEADER", running.made.identity_header)
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{server.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", server.identity_header)
     with (
         DefaultAzureCredential() as credential,
-        IotHubClient(credential, running.subscription_id, base_url=running.url) as client,
+        IotHubClient(credential, server.subscription_id, base_url=server.url) as client,
     ):
         assert list(client.iot_hub_resource.list_by_subscription()) == []
 
 
-def test_managed_identity_credential(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_managed_identity_credential(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """The App Service form takes its header secret, and no other."""
-    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{running.url}/msi/token")
-    monkeypatch.setenv("IDENTITY_HEADER", running.made.identity_header)
+    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{server.url}/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", server.identity_header)
     with ManagedIdentityCredential() as credential:
         assert claims_of(credential.get_token(ARM).token)["upn"] == "Muster local machine"
     monkeypatch.setenv("IDENTITY_HEADER", "wrong")
@@ -416,10 +338,10 @@ def test_managed_identity_credential(running: Running, monkeypatch: pytest.Monke
 
 
 def test_managed_identity_credential_through_imds(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The IMDS form, where it is turned on."""
-    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", running.url)
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", server.url)
     with ManagedIdentityCredential() as credential:
         token = credential.get_token("https://iothubs.azure.net/.default")
     assert claims_of(token.token)["aud"] == "https://iothubs.azure.net"
@@ -429,14 +351,14 @@ def test_managed_identity_credential_through_imds(
     shutil.which("node") is None or not (NODE_MODULES / "@azure" / "identity").exists(),
     reason="@azure/identity is not installed",
 )
-def test_node_certificate_credential(running: Running) -> None:
+def test_node_certificate_credential(server: Running) -> None:
     """@azure/identity signs with PS256 and a "not before" slightly ahead."""
     script = f"""
         const {{ ClientCertificateCredential }} = require("@azure/identity");
         const credential = new ClientCertificateCredential(
-            "{running.made.tenant_id}", "{running.made.administrator_client_id}",
-            "{running.client_pem}",
-            {{ authorityHost: "{running.url}", disableInstanceDiscovery: true }});
+            "{server.tenant_id}", "{server.client_id}",
+            "{server.client_pem}",
+            {{ authorityHost: "{server.url}", disableInstanceDiscovery: true }});
         credential.getToken("{ARM}").then(t => console.log(t.token),
             e => {{ console.error(e); process.exit(1); }});
     """
@@ -446,7 +368,7 @@ def test_node_certificate_credential(running: Running) -> None:
         text=True,
         timeout=60,
         cwd=NODE_MODULES.parent,
-        env={"PATH": "/usr/bin:/bin", "NODE_EXTRA_CA_CERTS": str(running.ca_file)},
+        env={"PATH": "/usr/bin:/bin", "NODE_EXTRA_CA_CERTS": str(server.ca_file)},
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -456,7 +378,7 @@ def test_node_certificate_credential(running: Running) -> None:
 # azure-mgmt-iothub.
 
 
-def test_a_token_is_needed(running: Running, dps: Any) -> None:
+def test_a_token_is_needed(server: Running, dps: Any) -> None:
     """Without one, and with a forged one, nothing is told."""
 
     class Forged:
@@ -466,7 +388,7 @@ def test_a_token_is_needed(running: Running, dps: Any) -> None:
             return AccessToken("e30.e30.e30", 2**31)
 
     with (
-        IotHubClient(Forged(), running.subscription_id, base_url=running.url) as client,
+        IotHubClient(Forged(), server.subscription_id, base_url=server.url) as client,
         pytest.raises(ClientAuthenticationError) as caught,
     ):
         client.iot_hub_resource.get(GROUP, "anything")
@@ -519,14 +441,14 @@ def test_a_hub_is_made_read_changed_and_deleted(hubs: IotHubClient) -> None:
         operations.get(GROUP, "life-hub")
 
 
-def test_what_does_not_exist_is_named(running: Running, hubs: Any, credential: Any) -> None:
+def test_what_does_not_exist_is_named(server: Running, hubs: Any, credential: Any) -> None:
     """Unknown groups and subscriptions have Azure's own error codes."""
     with pytest.raises(ResourceNotFoundError) as caught:
         hubs.iot_hub_resource.get("nowhere", "hub")
     assert caught.value.error.code == "ResourceGroupNotFound"
     other = "00000000-0000-0000-0000-000000000000"
     with (
-        IotHubClient(credential, other, base_url=running.url) as client,
+        IotHubClient(credential, other, base_url=server.url) as client,
         pytest.raises(ResourceNotFoundError) as caught,
     ):
         list(client.iot_hub_resource.list_by_subscription())
@@ -679,14 +601,14 @@ def test_dps_certificate_both_ways(dps: IotDpsClient, service: Any) -> None:
     assert operations.get("verified", GROUP, service.name).name == "verified"
 
 
-def test_the_discovery_document_is_whole(running: Running) -> None:
+def test_the_discovery_document_is_whole(server: Running) -> None:
     """Every URL in it leads to this server, and its keys are served."""
     import ssl
 
-    context = ssl.create_default_context(cafile=str(running.ca_file))
-    url = f"{running.url}/{running.made.tenant_id}/v2.0/.well-known/openid-configuration"
+    context = ssl.create_default_context(cafile=str(server.ca_file))
+    url = f"{server.url}/{server.tenant_id}/v2.0/.well-known/openid-configuration"
     with urllib.request.urlopen(url, context=context) as response:
         document = json.load(response)
-    assert document["token_endpoint"].startswith(f"{running.url}/{running.made.tenant_id}/")
+    assert document["token_endpoint"].startswith(f"{server.url}/{server.tenant_id}/")
     with urllib.request.urlopen(document["jwks_uri"], context=context) as response:
         assert json.load(response)["keys"][0]["kty"] == "RSA"

@@ -237,6 +237,7 @@ async def compose(
                 applications, issuer, clock, client_id=identities.identity_client_id
             ),
             clock=clock,
+            imds=settings.imds == "on",
         ),
     ]
     return Composition(

@@ -54,6 +54,10 @@ def up(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes that serve. [default: 1]")
     ] = None,
+    imds: Annotated[
+        str | None,
+        typer.Option("--imds", help="Managed identity without a secret. [default: off]"),
+    ] = None,
     log_format: Annotated[
         str | None, typer.Option("--log-format", help="console or json. [default: console]")
     ] = None,
@@ -76,6 +80,7 @@ def up(
         "http_port": http_port,
         "ready_file": ready_file,
         "workers": workers,
+        "imds": imds,
         "log_format": log_format,
         "log_level": log_level,
     }

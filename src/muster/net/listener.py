@@ -104,7 +104,7 @@ class Listener:
                 server.close()
             raise _explain(error, host, port) from error
         self._servers[host, bound] = servers
-        _LOG.info("listening", address=_name(host, bound), tls=tls is not None)
+        _LOG.debug("listening", address=_name(host, bound), tls=tls is not None)
         return bound
 
     async def close_address(self, host: str, port: int) -> None:
@@ -137,7 +137,7 @@ class Listener:
         for _turn in range(3):  # lets the transports of those cut say goodbye
             await asyncio.sleep(0)
         report = ShutdownReport(len(present), len(late), cancelled)
-        _LOG.info(
+        _LOG.debug(
             "closed", connections=report.connections, cut=report.cut, tasks_cancelled=cancelled
         )
         return report
