@@ -283,3 +283,33 @@ def test_hostile_names_are_shown_escaped(make, root, now) -> None:
     detail = refusal([make("a\r\nroot logged in\u202e", make("x\x00y", ca=True))], [root], now)
     assert detail.isprintable()
     assert detail.isascii()
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x41, 0x80])
+@pytest.mark.filterwarnings("ignore:Attribute's length", "ignore:Parsed a serial")
+def test_damage_anywhere_is_a_problem_or_harmless(make, root, now, mask) -> None:
+    """No flipped byte ends in anything but a Problem, unless what was signed is untouched.
+
+    A signature can be written in more than one way (a bit string's unused bits, ECDSA's other s), so
+    one certificate has many thumbprints: revocation must go by issuer and serial.
+    """
+    limits = x509.NameConstraints([x509.DNSName("a.test")], None)
+    issuing = make("issuing", root, ca=True, extensions=[(limits, False), (CLIENT, False)])
+    names = x509.SubjectAlternativeName([x509.DNSName("b.a.test")])
+    leaf = make("device", issuing, extensions=[(names, False), (usage(sign=False), True)])
+    whole = [leaf.der, issuing.der]
+    signed = [one.certificate.tbs_certificate_bytes for one in (leaf, issuing)]
+    accepted_in_spite = 0
+    for which in (0, 1):
+        for place in range(len(whole[which])):
+            broken = bytearray(whole[which])
+            broken[place] ^= mask
+            sent = [bytes(broken) if which == n else whole[n] for n in (0, 1)]
+            try:
+                chain = load_chain(sent)
+                verify_client_chain(chain, [root.certificate], now=now)
+            except Problem:
+                continue
+            accepted_in_spite += 1
+            assert [one.tbs_certificate_bytes for one in chain] == signed
+    assert accepted_in_spite <= 4

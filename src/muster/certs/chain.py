@@ -51,6 +51,15 @@ _MIN_RSA_BITS = 2048
 # Verifying costs the square of the length; nobody issues more than this to a device.
 _MAX_RSA_BITS = 8192
 
+# What the library raises for DER that is not what it should be; not all of it is a ValueError.
+UNREADABLE = (
+    TypeError,
+    ValueError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
 _CA_POLICY = ExtensionPolicy.permit_all().require_present(
     # Not critical in some old roots, RFC 5280 section 4.2.1.9 notwithstanding.
     x509.BasicConstraints,
@@ -163,7 +172,7 @@ def _load(der: bytes, place: int) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         # Both are parsed on first use: a surprise is wanted here and not later.
         _ = certificate.subject, certificate.issuer, certificate.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         raise Problem(
             Kind.MALFORMED, f"certificate {place} of the chain is not an X.509 certificate"
         ) from error

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from muster.certs.chain import UNREADABLE
 from muster.certs.encoding import request_der
 from muster.certs.names import AlternativeName, names_of
 from muster.certs.usages import KeyUse, uses_of
@@ -58,7 +59,7 @@ def parse_signing_request(text: str) -> SigningRequest:
         subject, extensions, key = request.subject, request.extensions, request.public_key()
     except UnsupportedAlgorithm as error:
         raise Problem(Kind.UNSUPPORTED, "the CSR's key is of an unsupported kind") from error
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         raise Problem(Kind.MALFORMED, "the CSR is not a PKCS #10 request") from error
     allowed = _check_key(key)
     _check_possession(request)

@@ -194,6 +194,8 @@ def _without_prefix(stated: str) -> str:
 def _canonical_ip(text: str) -> str | None:
     if ":" not in text and not text[-1:].isdigit():
         return None  # most names, without the price of an exception
+    if "%" in text:
+        return None  # a zone (RFC 4007 section 11) means something on one machine only
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
