@@ -290,8 +290,8 @@ def test_hostile_names_are_shown_escaped(make, root, now) -> None:
 def test_damage_anywhere_is_a_problem_or_harmless(make, root, now, mask) -> None:
     """No flipped byte ends in anything but a Problem, unless what was signed is untouched.
 
-    A signature can be written in more than one way (a bit string's unused bits, ECDSA's other s), so
-    one certificate has many thumbprints: revocation must go by issuer and serial.
+    A signature can be written in more than one way (a bit string's unused bits, ECDSA's other
+    s), so one certificate has many thumbprints: revocation must go by issuer and serial.
     """
     limits = x509.NameConstraints([x509.DNSName("a.test")], None)
     issuing = make("issuing", root, ca=True, extensions=[(limits, False), (CLIENT, False)])
