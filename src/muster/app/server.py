@@ -30,6 +30,7 @@ from muster.app.directory import DataDirectory, open_data_directory, write_ready
 from muster.config import Settings
 from muster.errors import Problem
 from muster.model.notice import Notice
+from muster.net.admission import Limits
 from muster.net.connection import Application
 from muster.net.driver import MachineApplication
 from muster.net.http import HttpApplication
@@ -111,6 +112,13 @@ class Server:
         gc.collect()
         gc.freeze()
         self._announce(parts)
+        if self._listener.limits.connections < Limits().connections:
+            _LOG.warning(
+                "fewer connections than this server could hold: raise the limit of open files "
+                "(ulimit -n)",
+                connections=self._listener.limits.connections,
+                possible=Limits().connections,
+            )
 
     async def stop(self) -> None:
         """Stop in order. Harmless when `start` failed half-way."""

@@ -65,6 +65,11 @@ class Listener:
         return self._host.tasks
 
     @property
+    def limits(self) -> Limits:
+        """What is borne: what was asked for, within the limit of open files."""
+        return self._host.limits
+
+    @property
     def addresses(self) -> list[tuple[str, int]]:
         """What is open, as (host, port), in the order of opening."""
         return list(self._servers)
@@ -159,12 +164,6 @@ def within_file_limit(limits: Limits) -> Limits:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return limits
     room = max(soft - _OTHER_FILES, 1)
-    _LOG.warning(
-        "fewer connections than configured: raise the limit of open files (ulimit -n)",
-        connections=room,
-        configured=limits.connections,
-        open_files=soft,
-    )
     return replace(
         limits,
         connections=room,
