@@ -28,6 +28,7 @@ MAX_NAMES = 100
 
 # Device ids of IoT Hub without the wildcard. DNS names and IP addresses are within.
 _NAME = re.compile(rf"[A-Za-z0-9\-.+%_#?!(),:=@$']{{1,{MAX_COMMON_NAME}}}\Z")
+_DOTTED = re.compile(r"[0-9.]+\Z")
 # RFC 1034 section 3.5 with RFC 1123 section 2.1: letters, digits, inner hyphens.
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\Z")
 
@@ -192,7 +193,7 @@ def _without_prefix(stated: str) -> str:
 
 
 def _canonical_ip(text: str) -> str | None:
-    if ":" not in text and not text[-1:].isdigit():
+    if ":" not in text and _DOTTED.match(text) is None:
         return None  # most names, without the price of an exception
     if "%" in text:
         return None  # a zone (RFC 4007 section 11) means something on one machine only
