@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Connection, Integer, String, Table, insert
 
 from muster.model.audit import AuditEntry
+from muster.store.prepared import Prepared
 from muster.store.schema import JsonDocument, UtcDateTime, metadata
 
 audit = Table(
@@ -22,14 +23,13 @@ audit = Table(
 )
 
 
-# Made once: building a statement costs as much as running it.
-_INSERT = insert(audit)
+_INSERT = Prepared(insert(audit), "at", "actor", "action", "subject", "outcome", "detail")
 
 
 def insert_audit(connection: Connection, entry: AuditEntry) -> None:
     """Add *entry* to the trail, inside the caller's transaction."""
-    connection.execute(
-        _INSERT,
+    _INSERT.run(
+        connection,
         {
             "at": entry.at,
             "actor": entry.actor,

@@ -14,7 +14,6 @@ from sqlalchemy import (
     Column,
     Connection,
     Index,
-    Row,
     String,
     Table,
     bindparam,
@@ -33,6 +32,7 @@ from muster.model.notice import Notice
 from muster.store.audit import insert_audit
 from muster.store.database import Database
 from muster.store.outbox import insert_notice
+from muster.store.prepared import Prepared
 from muster.store.schema import JsonDocument, UtcDateTime, metadata
 
 devices = Table(
@@ -59,9 +59,20 @@ devices = Table(
     sqlite_with_rowid=False,
 )
 
-# Built once: making a statement costs as much as running it.
-_BY_KEY = select(devices).where(
-    devices.c.hub_id == bindparam("hub"), devices.c.device_id == bindparam("device")
+_BY_KEY = Prepared(
+    select(devices).where(
+        devices.c.hub_id == bindparam("hub"), devices.c.device_id == bindparam("device")
+    )
+)
+_INSERT = Prepared(insert(devices))
+_REPLACE = Prepared(
+    update(devices)
+    .where(
+        devices.c.hub_id == bindparam("at_hub"),
+        devices.c.device_id == bindparam("at_device"),
+        devices.c.etag == bindparam("at_etag"),
+    )
+    .values({column.name: bindparam(column.name) for column in devices.columns})
 )
 _AFTER = (
     select(devices)
@@ -91,7 +102,7 @@ class SqlDeviceStore:
         values = {"hub": hub_id, "device": str(device_id)}
 
         def query(connection: Connection) -> Device | None:
-            row = connection.execute(_BY_KEY, values).one_or_none()
+            row = _BY_KEY.row(connection, values)
             return None if row is None else _device(row)
 
         return await self._database.read(query)
@@ -131,9 +142,10 @@ class SqlDeviceStore:
 
     async def insert_device(self, device: Device, audit: AuditEntry) -> bool:
         """Store a new device; False, and nothing changed, when the id is taken."""
+        values = _row(device)
 
         def change(connection: Connection) -> None:
-            connection.execute(insert(devices).values(**_row(device)))
+            _INSERT.run(connection, values)
             _record(connection, "device.changed", device.hub_id, device.device_id, audit)
 
         try:
@@ -144,18 +156,14 @@ class SqlDeviceStore:
 
     async def replace_device(self, device: Device, expected: ETag, audit: AuditEntry) -> bool:
         """Store *device* over the version *expected*; False when that is not the stored one."""
+        values = _row(device) | {
+            "at_hub": device.hub_id,
+            "at_device": str(device.device_id),
+            "at_etag": str(expected),
+        }
 
         def change(connection: Connection) -> bool:
-            replaced = connection.execute(
-                update(devices)
-                .where(
-                    devices.c.hub_id == device.hub_id,
-                    devices.c.device_id == str(device.device_id),
-                    devices.c.etag == str(expected),
-                )
-                .values(**_row(device))
-            )
-            if replaced.rowcount == 0:
+            if _REPLACE.run(connection, values) == 0:
                 return False
             _record(connection, "device.changed", device.hub_id, device.device_id, audit)
             return True
@@ -221,7 +229,7 @@ def _row(device: Device) -> dict[str, Any]:
     }
 
 
-def _device(row: Row[Any]) -> Device:
+def _device(row: Any) -> Device:
     return Device(
         hub_id=row.hub_id,
         device_id=DeviceId(row.device_id),

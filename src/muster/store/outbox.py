@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import Column, Connection, Integer, String, Table, delete, insert, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    String,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+)
 
 from muster.model.notice import Notice
 from muster.ports.outbox import PendingNotice
 from muster.store.database import Database, announce
+from muster.store.prepared import Prepared
 from muster.store.schema import JsonDocument, metadata
 
 outbox = Table(
@@ -22,15 +33,16 @@ outbox = Table(
     sqlite_autoincrement=True,
 )
 
-_INSERT = insert(outbox)
+_INSERT = Prepared(insert(outbox), "topic", "subject", "data")
+_OLDEST = Prepared(select(outbox).order_by(outbox.c.id).limit(bindparam("most")))
+_DELETE = Prepared(delete(outbox).where(outbox.c.id == bindparam("id")))
 _ANNOUNCEMENT = "outbox"
 
 
 def insert_notice(connection: Connection, notice: Notice) -> None:
     """Put *notice* in the outbox, inside the caller's transaction."""
-    connection.execute(
-        _INSERT, {"topic": notice.topic, "subject": notice.subject, "data": notice.data}
-    )
+    values = {"topic": notice.topic, "subject": notice.subject, "data": notice.data}
+    _INSERT.run(connection, values)
     announce(connection, _ANNOUNCEMENT)
 
 
@@ -46,12 +58,11 @@ class DatabaseOutbox:
 
     async def pending(self, limit: int) -> Sequence[PendingNotice]:
         """Return up to *limit* notices, the oldest first."""
-        query = select(outbox).order_by(outbox.c.id).limit(limit)
 
         def find(connection: Connection) -> list[PendingNotice]:
             return [
                 PendingNotice(row.id, Notice(row.topic, row.subject, row.data))
-                for row in connection.execute(query)
+                for row in _OLDEST.rows(connection, {"most": limit})
             ]
 
         return await self._database.read(find)
@@ -60,6 +71,7 @@ class DatabaseOutbox:
         """Forget the notices *ids*: they were delivered. Harmless for those already forgotten."""
 
         def forget(connection: Connection) -> None:
-            connection.execute(delete(outbox).where(outbox.c.id.in_(ids)))
+            for number in ids:
+                _DELETE.run(connection, {"id": number})
 
         await self._database.write(forget)

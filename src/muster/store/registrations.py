@@ -14,7 +14,6 @@ from sqlalchemy import (
     Connection,
     Index,
     Integer,
-    Row,
     String,
     Table,
     bindparam,
@@ -32,6 +31,7 @@ from muster.model.registration import Operation, Registration, RegistrationStatu
 from muster.store.audit import insert_audit
 from muster.store.database import Database
 from muster.store.outbox import insert_notice
+from muster.store.prepared import Prepared
 from muster.store.schema import JsonDocument, UtcDateTime, metadata
 
 registrations = Table(
@@ -59,10 +59,11 @@ registrations = Table(
     sqlite_with_rowid=False,
 )
 
-# Built once: making a statement costs as much as running it.
-_BY_KEY = select(registrations).where(
-    registrations.c.service_id == bindparam("service"),
-    registrations.c.registration_key == bindparam("key"),
+_BY_KEY = Prepared(
+    select(registrations).where(
+        registrations.c.service_id == bindparam("service"),
+        registrations.c.registration_key == bindparam("key"),
+    )
 )
 _AFTER = (
     select(registrations)
@@ -74,18 +75,18 @@ _AFTER = (
     .order_by(registrations.c.registration_key)
     .limit(bindparam("most"))
 )
-_INSERT = insert(registrations)
+_INSERT = Prepared(insert(registrations))
 _AT_VERSION = (
     registrations.c.service_id == bindparam("at_service"),
     registrations.c.registration_key == bindparam("at_key"),
     registrations.c.etag == bindparam("at_etag"),
 )
-_REPLACE = (
+_REPLACE = Prepared(
     update(registrations)
     .where(*_AT_VERSION)
     .values({column.name: bindparam(column.name) for column in registrations.columns})
 )
-_DELETE = delete(registrations).where(*_AT_VERSION)
+_DELETE = Prepared(delete(registrations).where(*_AT_VERSION))
 
 
 class SqlRegistrationStore:
@@ -101,7 +102,7 @@ class SqlRegistrationStore:
         values = {"service": service_id, "key": registration_id.folded}
 
         def query(connection: Connection) -> Registration | None:
-            row = connection.execute(_BY_KEY, values).one_or_none()
+            row = _BY_KEY.row(connection, values)
             return None if row is None else _registration(row)
 
         return await self._database.read(query)
@@ -122,7 +123,7 @@ class SqlRegistrationStore:
         values = _row(registration)
 
         def change(connection: Connection) -> None:
-            connection.execute(_INSERT, values)
+            _INSERT.run(connection, values)
             _record(connection, "registration.changed", registration, audit)
 
         try:
@@ -139,7 +140,7 @@ class SqlRegistrationStore:
         values = _row(registration) | at
 
         def change(connection: Connection) -> bool:
-            if connection.execute(_REPLACE, values).rowcount == 0:
+            if _REPLACE.run(connection, values) == 0:
                 return False
             _record(connection, "registration.changed", registration, audit)
             return True
@@ -153,7 +154,7 @@ class SqlRegistrationStore:
         values = _version(service_id, registration_id, expected)
 
         def change(connection: Connection) -> bool:
-            if connection.execute(_DELETE, values).rowcount == 0:
+            if _DELETE.run(connection, values) == 0:
                 return False
             insert_audit(connection, audit)
             subject = f"{service_id}/{registration_id}"
@@ -231,7 +232,7 @@ def _row(registration: Registration) -> dict[str, Any]:
     }
 
 
-def _registration(row: Row[Any]) -> Registration:
+def _registration(row: Any) -> Registration:
     return Registration(
         service_id=row.service_id,
         registration_id=RegistrationId(row.registration_id),
