@@ -21,6 +21,7 @@ from tests.support.server import MusterProcess
 
 # What every EZCA client asks for (facts/ezca.md 1.2).
 EZCA_SCOPE = "https://management.core.windows.net/.default"
+QUICKSTART_CA = "Muster Devices"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ def issue(server: MusterProcess, directory: Path, device_id: str | None = None) 
         .decode()
     )
     with client(server, bearer) as http:
-        authority = http.get("/api/CA/GetAvailableSSLCAs").raise_for_status().json()[0]
+        available = http.get("/api/CA/GetAvailableSSLCAs").raise_for_status().json()
+        # Other tests make CAs too; the hub trusts the one that `muster quickstart` made.
+        authority = next(one for one in available if one["CAFriendlyName"] == QUICKSTART_CA)
         ids = {"CAID": authority["CAID"], "TemplateID": authority["TemplateID"]}
         _succeed(http, "/api/CA/RegisterNewDomain", ids | _registration(bearer, device_id))
         message = _succeed(http, "/api/CA/RequestSSLCertificate", ids | _request(device_id, csr))
