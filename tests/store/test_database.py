@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from muster.errors import Kind, Problem
+from muster.store import database as database_module
 from muster.store import sqlite as engines
 from muster.store.database import Database, announce
 
@@ -90,6 +91,28 @@ async def test_a_group_is_bounded(database: Database, commits: list[int]) -> Non
     answers = await asyncio.gather(*(database.write(add(n)) for n in range(600)))
     assert answers == list(range(600))
     assert len(commits) == 3
+
+
+async def test_company_waits_for_more(
+    database: Database, commits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a commit that several shared, those of the next moment share one as well."""
+    monkeypatch.setattr(database_module, "_PACE_SECONDS", 0.5)
+    await asyncio.gather(*(database.write(add(n)) for n in range(2)))
+    first = asyncio.create_task(database.write(add(2)))
+    await asyncio.sleep(0.01)
+    assert await database.write(add(3)) == 3
+    assert await first == 2
+    assert len(commits) == 2
+
+
+async def test_who_writes_alone_does_not_wait(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes one after the other are committed at once."""
+    monkeypatch.setattr(database_module, "_PACE_SECONDS", 30.0)
+    async with asyncio.timeout(10):
+        assert [await database.write(add(n)) for n in range(3)] == [0, 1, 2]
 
 
 async def test_a_failing_change_takes_nobody_down(database: Database, commits: list[int]) -> None:

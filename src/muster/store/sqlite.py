@@ -79,8 +79,12 @@ def writing_engine(path: Path) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # IMMEDIATE: a writer that upgrades later can be refused in the middle of its work.
+        # Straight to the driver, for every commit pays for it.
         if not _is_autocommit(connection):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                _driver(connection).execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise DBAPIError("BEGIN IMMEDIATE", None, error) from error
 
     return engine
 
@@ -105,8 +109,12 @@ def reading_engine(path: Path, pool_size: int) -> Engine:
 
 def _limit(connection: Connection) -> None:
     end = time.monotonic() + SCAN_SECONDS
+    _driver(connection).set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
     driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # SQLAlchemy has no type for it
-    driver.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+    return driver
 
 
 def _is_autocommit(connection: Connection) -> bool:
