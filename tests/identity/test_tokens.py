@@ -95,6 +95,55 @@ async def test_roles_are_read_on_each_call(service: Any) -> None:
     assert (await service.validator.validate(token, AUDIENCES)).roles == {Role.READER}
 
 
+async def test_a_token_is_verified_once(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients send the same token for an hour; one that differs in a letter is another."""
+    decoded: list[str] = []
+    decode = jwt.decode
+
+    def counted(token: str, *others: Any, **options: Any) -> Any:
+        decoded.append(token)
+        return decode(token, *others, **options)
+
+    monkeypatch.setattr(jwt, "decode", counted)
+    token = service.issuer.mint(service.owner, ARM, by_certificate=False).access_token
+    first = await service.validator.validate(token, AUDIENCES)
+    assert await service.validator.validate(token, AUDIENCES) == first
+    assert decoded == [token]
+    head, body, signature = token.split(".")
+    forged = ("B" if signature[0] == "A" else "A") + signature[1:]
+    await refusal(service, f"{head}.{body}.{forged}")
+    assert len(decoded) == 2
+
+
+async def test_a_remembered_token_is_good_for_its_audience_only(service: Any) -> None:
+    """What one wire accepted is judged anew on another."""
+    token = service.issuer.mint(service.owner, ARM, by_certificate=False).access_token
+    await service.validator.validate(token, AUDIENCES)
+    with pytest.raises(Problem, match="another audience"):
+        await service.validator.validate(token, frozenset({"https://iothubs.azure.net"}))
+
+
+async def test_a_remembered_token_ends_with_its_key(service: Any) -> None:
+    """A key that is forgotten takes its tokens along."""
+    token = service.issuer.mint(service.owner, ARM, by_certificate=False).access_token
+    await service.validator.validate(token, AUDIENCES)
+    service.keys._keys = []
+    assert "key of this server" in await refusal(service, token)
+
+
+async def test_tokens_are_remembered_within_bounds(
+    service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one verified longest ago is forgotten first, and still good."""
+    monkeypatch.setattr("muster.identity.tokens.MAX_REMEMBERED", 2)
+    tokens = [
+        service.issuer.mint(service.owner, ARM, by_certificate=False).access_token for _ in range(3)
+    ]
+    for token in (*tokens, tokens[0]):
+        await service.validator.validate(token, AUDIENCES)
+    assert len(service.validator._remembered) == 2
+
+
 @pytest.mark.parametrize("how", ["disabled", "deleted"])
 async def test_a_disabled_caller_is_refused_at_once(service: Any, how: str) -> None:
     """A token does not outlive its caller."""

@@ -7,11 +7,16 @@ Rules (RFC 8725):
 3. Issuer, audience, tenant, subject and expiry are required and compared exactly.
 4. A token says who calls. What the caller may do is read from stored state on each call, so
    a role taken away or a caller disabled counts at once, whatever an older token says.
+5. A token that was verified is remembered by its SHA-256 and verified no second time while its
+   key is one of ours: clients send the same one for an hour. Time is judged on each call. A
+   refused token leaves nothing behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jwt
@@ -27,6 +32,11 @@ from muster.ports.identity import PrincipalReader
 # Ours have about 1,100 characters. Checked before anything is decoded.
 MAX_TOKEN_LENGTH = 16_384
 _REQUIRED = ["exp", "iss", "aud", "oid", "tid"]
+# Verified tokens that are remembered, about 1 KiB each: one for each caller and wire of a busy
+# installation. Beyond it the oldest is forgotten, which costs one verification.
+MAX_REMEMBERED = 4096
+# What is left to be judged on each call.
+_JUDGED = ("exp", "nbf", "oid", "tid")
 
 
 class VerificationKeys(Protocol):
@@ -35,6 +45,15 @@ class VerificationKeys(Protocol):
     def public_key(self, kid: str) -> rsa.RSAPublicKey | None:
         """Return the public key called *kid*."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What a token says whose signature, issuer and audience are good."""
+
+    kid: str
+    key: rsa.RSAPublicKey
+    claims: Mapping[str, Any]
 
 
 class TokenValidator:
@@ -54,6 +73,7 @@ class TokenValidator:
         self._clock = clock
         self._issuer = issuer
         self._tenant_id = tenant_id
+        self._remembered: dict[tuple[bytes, frozenset[str]], _Verified] = {}
 
     async def validate(self, token: str, audiences: Collection[str]) -> Principal:
         """Return the caller of *token*, which must be for one of *audiences*, with its roles.
@@ -62,7 +82,7 @@ class TokenValidator:
 
         Raises `Problem(UNAUTHENTICATED)`, with a reason that holds nothing of the token.
         """
-        claims = self._verified_claims(token, audiences)
+        claims = self._verified_claims(token, frozenset(audiences))
         check_times(claims, self._clock.now())
         object_id = claims["oid"]
         if claims["tid"] != self._tenant_id or not isinstance(object_id, str):
@@ -72,20 +92,33 @@ class TokenValidator:
             raise _refused("the token's caller does not exist, or is disabled")
         return principal
 
-    def _verified_claims(self, token: str, audiences: Collection[str]) -> dict[str, Any]:
+    def _verified_claims(self, token: str, audiences: frozenset[str]) -> Mapping[str, Any]:
         if len(token) > MAX_TOKEN_LENGTH:
             raise _refused(f"a token has at most {MAX_TOKEN_LENGTH} characters")
+        # A header's text is Latin-1; what else comes is refused when it is decoded.
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        known = self._remembered.get((digest, audiences))
+        if known is not None and self._keys.public_key(known.kid) is known.key:
+            return known.claims
+        verified = self._verify(token, audiences)
+        # Again at the end, so that the first one is the one verified longest ago.
+        self._remembered.pop((digest, audiences), None)
+        self._remembered[digest, audiences] = verified
+        if len(self._remembered) > MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return verified.claims
+
+    def _verify(self, token: str, audiences: frozenset[str]) -> _Verified:
         try:
             header = jwt.get_unverified_header(token)
             kid = header.get("kid")
-            key = self._keys.public_key(kid) if isinstance(kid, str) else None
-            if key is None:
+            if not isinstance(kid, str) or (key := self._keys.public_key(kid)) is None:
                 raise _refused("the token is not signed by a key of this server")
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
                 algorithms=[ALGORITHM],
-                audience=list(audiences),
+                audience=audiences,
                 issuer=self._issuer,
                 options={
                     "require": _REQUIRED,
@@ -103,7 +136,7 @@ class TokenValidator:
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             # RecursionError: the header is parsed before its signature, nested as one likes.
             raise _refused("the token is not a valid signed token") from error
-        return claims
+        return _Verified(kid, key, {name: claims[name] for name in _JUDGED if name in claims})
 
 
 def _refused(detail: str) -> Problem:
