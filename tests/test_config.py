@@ -102,6 +102,17 @@ def test_own_names_hold_what_clients_dial() -> None:
     assert "0.0.0.0" not in anywhere.own_names
 
 
+def test_a_loopback_address_of_its_own_is_the_domain() -> None:
+    """`localhost` would lead devices to another server; a domain that was given stays."""
+    settings, origins = load_settings({"host": "127.0.0.9"}, {})
+    assert settings.domain == "127.0.0.9"
+    assert [one.source for one in origins if one.name == "domain"] == ["host"]
+    settings, _ = load_settings({"host": "127.0.0.9", "domain": "localhost"}, {})
+    assert settings.domain == "localhost"
+    settings, _ = load_settings({"host": "0.0.0.0"}, {})
+    assert settings.domain == "localhost"
+
+
 def test_settings_are_frozen() -> None:
     """Nobody changes a setting behind the others' backs."""
     with pytest.raises(FrozenInstanceError):

@@ -10,7 +10,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,26 @@ def load_settings(
         origins.append(Origin(entry.name, _shown(value), source, entry.metadata["about"]))
     settings = Settings(**values)
     _check_ports(settings)
-    return settings, origins
+    return _named_after_its_address(settings, origins)
+
+
+def _named_after_its_address(
+    settings: Settings, origins: list[Origin]
+) -> tuple[Settings, list[Origin]]:
+    """Give a server on a loopback address of its own that address for a domain.
+
+    `localhost` leads to 127.0.0.1, where perhaps another server listens: a device that was told
+    so would dial that one.
+    """
+    address = ipaddress.ip_address(settings.host)
+    given = any(one.name == "domain" and one.source != "default" for one in origins)
+    if given or not address.is_loopback or settings.host in {"127.0.0.1", "::1"}:
+        return settings, origins
+    renamed = [
+        replace(one, value=settings.host, source="host") if one.name == "domain" else one
+        for one in origins
+    ]
+    return replace(settings, domain=settings.host), renamed
 
 
 def _find(

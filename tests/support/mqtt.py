@@ -28,13 +28,24 @@ class RawClient:
     """One TLS connection to a server, with or without a client certificate."""
 
     def __init__(
-        self, server_ca: str, port: int, *, chain: Path | None = None, key: Path | None = None
+        self,
+        server_ca: str,
+        port: int,
+        *,
+        chain: Path | None = None,
+        key: Path | None = None,
+        host: str = "localhost",
     ) -> None:
         context = ssl.create_default_context(cafile=server_ca)
         if chain is not None:
             context.load_cert_chain(chain, key)
-        raw = socket.create_connection(("127.0.0.1", port), timeout=_SECONDS)
-        self.socket = context.wrap_socket(raw, server_hostname="localhost")
+        address = "127.0.0.1" if host == "localhost" else host
+        raw = socket.create_connection((address, port), timeout=_SECONDS)
+        try:
+            self.socket = context.wrap_socket(raw, server_hostname=host)
+        except BaseException:
+            raw.close()
+            raise
         self.machine = ClientConnection()
         self._events: list[Event] = []
 

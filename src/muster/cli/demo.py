@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -64,19 +64,23 @@ class Steps:
         self._out.print(f"{time.monotonic() - self._began:7.2f} s  {text}", markup=False)
 
 
-def demo() -> None:
+def demo(
+    host: Annotated[
+        str, typer.Option("--host", help="Loopback address to serve on, if 8883 is taken.")
+    ] = "127.0.0.1",
+) -> None:
     """Run the tutorial end to end in a temporary directory; exit 0 only if it all came true.
 
     Starts a server on loopback, makes and links a CA, a hub and a provisioning service, gives a
     simulated device a certificate, provisions it, sends five messages and reads them back from
     the hub. Everything is stopped and removed at the end.
     """
-    _check_mqtt_port()
+    _check_mqtt_port(host)
     # As Ctrl-C does: unwind, so that the server is stopped and the directory removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     steps = Steps()
     with tempfile.TemporaryDirectory(prefix="muster-demo-") as directory:
-        child = _Child(Path(directory))
+        child = _Child(Path(directory), host)
         try:
             server = steps.do("start the server", child.wait_until_ready, lambda made: made.url)
             with server.session() as session:
@@ -147,12 +151,12 @@ def _parsed(body: bytes) -> Any:
 class _Child:
     """The server as a child process. `stop` may be called at any time, and again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: str) -> None:
         self._ready_file = directory / "ready.json"
         self._log = directory / "server.log"
         command = [
             *(sys.executable, "-m", "muster.cli.main", "up"),
-            *("--data", str(directory / "data")),
+            *("--data", str(directory / "data"), "--host", host),
             *("--ready-file", str(self._ready_file)),
             *("--https-port", "0", "--http-port", "0"),
             *("--mqtts-port", str(MQTT_PORT)),
@@ -208,15 +212,15 @@ class _Child:
         return f"; the server said: {said}" if said else ""
 
 
-def _check_mqtt_port() -> None:
+def _check_mqtt_port(host: str) -> None:
     """Raise `Problem(MALFORMED)` when somebody listens on the port the device SDK insists on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", MQTT_PORT))
+            probe.bind((host, MQTT_PORT))
         except OSError as error:
             raise Problem(
                 Kind.MALFORMED,
-                f"port {MQTT_PORT} is taken ({error.strerror}) and the device SDK dials no other: "
-                "stop what listens there, then try again",
+                f"port {MQTT_PORT} of {host} cannot be had ({error.strerror}) and the device SDK "
+                "dials no other: stop what listens there, or give --host 127.0.0.2",
             ) from None
