@@ -34,6 +34,7 @@ from muster.model.authority import (
 )
 from muster.store.audit import insert_audit
 from muster.store.database import Database
+from muster.store.prepared import Prepared
 from muster.store.revocation_lists import insert_list
 from muster.store.schema import JsonDocument, UtcDateTime, metadata
 
@@ -57,9 +58,12 @@ authorities = Table(
 )
 
 # Built once: making a statement costs as much as running it.
-_BY_ID = select(authorities).where(authorities.c.id == bindparam("key"))
-_BY_NAME = select(authorities).where(
-    authorities.c.tenant_id == bindparam("tenant"), authorities.c.folded_name == bindparam("folded")
+_BY_ID = Prepared(select(authorities).where(authorities.c.id == bindparam("key")))
+_BY_NAME = Prepared(
+    select(authorities).where(
+        authorities.c.tenant_id == bindparam("tenant"),
+        authorities.c.folded_name == bindparam("folded"),
+    )
 )
 _OF_TENANT = (
     select(authorities)
@@ -126,9 +130,9 @@ class SqlAuthorityStore:
             return False
         return True
 
-    async def _one(self, statement: Any, values: dict[str, str]) -> Authority | None:
+    async def _one(self, statement: Prepared, values: dict[str, str]) -> Authority | None:
         def query(connection: Connection) -> Authority | None:
-            row = connection.execute(statement, values).one_or_none()
+            row = statement.row(connection, values)
             return None if row is None else _authority(row)
 
         return await self._database.read(query)

@@ -36,6 +36,7 @@ from muster.model.certificate import (
 )
 from muster.store.audit import insert_audit
 from muster.store.database import Database
+from muster.store.prepared import Prepared
 from muster.store.schema import UtcDateTime, metadata
 
 certificates = Table(
@@ -76,12 +77,18 @@ Index(
 )
 
 _SERIAL_OCTETS = 20
-_INSERT = insert(certificates)
-_ONE = select(certificates).where(
-    certificates.c.authority_id == bindparam("authority"),
-    certificates.c.serial == bindparam("number"),
+_INSERT = Prepared(
+    insert(certificates),
+    *("authority_id", "serial", "status", "tenant_id", "template_id", "requester", "common_name"),
+    *("not_before", "not_after", "to_be_signed", "request_digest", "requested", "location", "tags"),
 )
-_SAME = (
+_ONE = Prepared(
+    select(certificates).where(
+        certificates.c.authority_id == bindparam("authority"),
+        certificates.c.serial == bindparam("number"),
+    )
+)
+_SAME = Prepared(
     select(certificates)
     .where(
         certificates.c.request_digest == bindparam("digest"),
@@ -92,7 +99,7 @@ _SAME = (
     .order_by(certificates.c.requested.desc())
     .limit(1)
 )
-_COMPLETE = (
+_COMPLETE = Prepared(
     update(certificates)
     .where(
         certificates.c.authority_id == bindparam("authority"),
@@ -138,10 +145,10 @@ class SqlCertificateLedger:
         }
 
         def change(connection: Connection) -> CertificateRecord:
-            same = connection.execute(_SAME, values).one_or_none()
+            same = _SAME.row(connection, values)
             if same is not None:
                 return _record(same)
-            connection.execute(_INSERT, row)
+            _INSERT.run(connection, row)
             insert_audit(connection, audit)
             return CertificateRecord(intended, CertificateStatus.RECORDED)
 
@@ -159,10 +166,12 @@ class SqlCertificateLedger:
         values = {**key, "whole": record.der, "short": record.sha1, "long": record.sha256}
 
         def change(connection: Connection) -> CertificateRecord:
-            if connection.execute(_COMPLETE, values).rowcount == 1:
+            if _COMPLETE.run(connection, values) == 1:
                 insert_audit(connection, audit)
                 return record
-            return _record(connection.execute(_ONE, key).one())
+            stands = _ONE.row(connection, key)
+            assert stands is not None  # nothing ever deletes a record
+            return _record(stands)
 
         return await self._database.write(change)
 

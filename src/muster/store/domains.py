@@ -21,6 +21,7 @@ from muster.model.audit import AuditEntry
 from muster.model.domain import Domain, Party
 from muster.store.audit import insert_audit
 from muster.store.database import Database
+from muster.store.prepared import Prepared
 from muster.store.schema import JsonDocument, UtcDateTime, metadata
 
 domains = Table(
@@ -41,13 +42,19 @@ domains = Table(
     UniqueConstraint("id"),
 )
 
-_INSERT = insert(domains)
+_INSERT = Prepared(
+    insert(domains),
+    *("authority_id", "folded", "id", "tenant_id", "template_id", "name", "owners", "requesters"),
+    *("request_only", "notification_emails", "registered_by", "created"),
+)
 _NAMED = select(domains).where(
     domains.c.authority_id == bindparam("authority"),
     domains.c.folded.in_(bindparam("names", expanding=True)),
 )
-_ONE = select(domains).where(
-    domains.c.authority_id == bindparam("authority"), domains.c.folded == bindparam("name")
+_ONE = Prepared(
+    select(domains).where(
+        domains.c.authority_id == bindparam("authority"), domains.c.folded == bindparam("name")
+    )
 )
 
 
@@ -63,7 +70,7 @@ class SqlDomainStore:
         def query(connection: Connection) -> list[Domain]:
             if len(folded) == 1:  # the usual case, without an expanding parameter
                 values = {"authority": authority_id, "name": folded[0]}
-                return [_domain(row) for row in connection.execute(_ONE, values)]
+                return [_domain(row) for row in _ONE.rows(connection, values)]
             found = connection.execute(_NAMED, {"authority": authority_id, "names": list(folded)})
             return [_domain(row) for row in found]
 
@@ -75,10 +82,10 @@ class SqlDomainStore:
         key = {"authority": domain.authority_id, "name": domain.folded}
 
         def change(connection: Connection) -> Domain | None:
-            taken = connection.execute(_ONE, key).one_or_none()
+            taken = _ONE.row(connection, key)
             if taken is not None:
                 return _domain(taken)
-            connection.execute(_INSERT, row)
+            _INSERT.run(connection, row)
             insert_audit(connection, audit)
             return None
 
