@@ -5,12 +5,16 @@ Nothing here decides anything: a line makes a part and hands it the ports it ask
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from muster.app.directory import DataDirectory, Secrets
+from muster.app.hub_names import ServedHubs
+from muster.app.removal import Removal
 from muster.bus.dispatcher import NoticeDispatcher
 from muster.bus.local import LocalBus
 from muster.ca.authority import Authorities
@@ -43,7 +47,7 @@ from muster.events.log import EmbeddedEventLog
 from muster.hub.enforcement import Enforcement
 from muster.hub.linked import LinkedHubs
 from muster.hub.registry import Registry
-from muster.hub.removal import HubRemoval
+from muster.hub.removal import HubRemains
 from muster.hub.sessions import Sessions
 from muster.hub.subscriptions import Subscriptions as TopicSubscriptions
 from muster.hub.telemetry import Telemetry
@@ -59,7 +63,7 @@ from muster.net.tasks import TaskSet
 from muster.provisioning.enrollments import Enrollments
 from muster.provisioning.records import RegistrationRecords
 from muster.provisioning.registration import Registrar
-from muster.provisioning.removal import ServiceRemoval
+from muster.provisioning.removal import ServiceRemains
 from muster.store.authorities import SqlAuthorityStore
 from muster.store.certificates import SqlCertificateLedger
 from muster.store.database import Database
@@ -93,7 +97,7 @@ class Composition:
     bus: LocalBus
     dispatcher: NoticeDispatcher
     resources: SqlResourceStore
-    enforcement: Enforcement
+    background: dict[str, Callable[[], Coroutine[Any, Any, None]]]
     registrar: Registrar
     publication: Publication
     front_door: MqttFrontDoor
@@ -113,9 +117,16 @@ class Composition:
 
 
 async def compose(
-    settings: Settings, directory: DataDirectory, urls: PublicUrls, tasks: TaskSet
+    settings: Settings,
+    directory: DataDirectory,
+    urls: PublicUrls,
+    tasks: TaskSet,
+    follow_hubs: Callable[[], Awaitable[None]],
 ) -> Composition:
-    """Open *directory*'s stores, bring them up to date, and put the program together."""
+    """Open *directory*'s stores, bring them up to date, and put the program together.
+
+    *tasks* owns the connections' tasks; *follow_hubs* has every hub served at its name.
+    """
     clock = SystemClock()
     database = Database(directory.database)
     upgrade(database.engine)
@@ -146,7 +157,9 @@ async def compose(
     # Control plane
     subscriptions = Subscriptions(resources, clock)
     subscription, group = await subscriptions.bootstrap(identities.tenant_id)
-    hubs = Hubs(resources, subscriptions, devices, clock, domain=settings.domain)
+    hubs = Hubs(
+        ServedHubs(resources, follow_hubs), subscriptions, devices, clock, domain=settings.domain
+    )
     services = ProvisioningServices(
         resources, resources, subscriptions, clock,
         domain=settings.domain, own_names=settings.own_names,
@@ -175,13 +188,13 @@ async def compose(
     registry = Registry(devices, clock)
     sessions = Sessions(resources, devices, clock)
     enforcement = Enforcement(sessions, resources, devices, bus)
-    HubRemoval(events, devices, resources, bus)
+    hub_remains = HubRemains(events, devices, resources)
     linked = LinkedHubs(registry, devices, resources, clock)
 
     # Provisioning
     enrollment_store, registrations = SqlEnrollmentStore(database), SqlRegistrationStore(database)
     enrollments = Enrollments(enrollment_store, clock)
-    ServiceRemoval(enrollment_store, registrations, resources, bus)
+    service_remains = ServiceRemains(enrollment_store, registrations, resources)
     registrar = Registrar(
         services=resources,
         enrollments=enrollments,
@@ -248,7 +261,11 @@ async def compose(
         bus=bus,
         dispatcher=NoticeDispatcher(DatabaseOutbox(database), bus),
         resources=resources,
-        enforcement=enforcement,
+        background={
+            "enforcement": enforcement.run,
+            "hub removal": Removal("hub.deleted", bus, hub_remains.clear).run,
+            "service removal": Removal("service.deleted", bus, service_remains.clear).run,
+        },
         registrar=registrar,
         publication=publication,
         front_door=front_door,

@@ -1,23 +1,19 @@
 """One server: listeners, background work, start and ordered stop.
 
 Start: lock the data directory, put the program together, open every port, then say so in the
-ready file. Stop (SIGTERM, SIGINT): the ready file goes, ports close, what is in flight is
-finished, stores close. The whole stop takes less than five seconds.
-
-Hubs come and go while the server runs. Each has a host name of its own, so the TLS certificate is
-made anew for it; and where that name is a loopback address (contract: several hubs on the domain
-`localhost`), the ports are opened on that address too.
+ready file. Stop (SIGTERM, SIGINT): the ready file goes, background work ends, ports close, what
+is in flight is finished, stores close. The whole stop takes less than five seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+import warnings
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +23,16 @@ from rich.table import Table
 
 from muster.app.composition import Composition, PublicUrls, compose
 from muster.app.directory import DataDirectory, open_data_directory, write_ready_file
+from muster.app.hub_names import Door, HubNames, load_certificate
 from muster.config import Settings
 from muster.errors import Problem
 from muster.model.notice import Notice
 from muster.net.admission import Limits
-from muster.net.connection import Application
 from muster.net.driver import MachineApplication
 from muster.net.http import HttpApplication
 from muster.net.listener import Listener
 from muster.net.server_identity import ServerIdentity
-from muster.net.tls import ServerCertificate, TlsServer
+from muster.net.tls import TlsServer
 from muster.observe import log
 
 _LOG = log.get_logger("muster.app")
@@ -46,13 +42,16 @@ _LOG = log.get_logger("muster.app")
 _STOP_SECONDS = 3.0
 # How often CRLs are looked at. They live for days, so a minute late is nothing.
 _PUBLICATION_SECONDS = 60.0
-# How often the TLS certificate's end is looked at.
-_CERTIFICATE_SECONDS = 3600.0
+# How often the TLS certificate's end is looked at, and a hub's name that could not be served.
+_NAMES_SECONDS = 600.0
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises `Problem` when the server cannot start."""
     log.configure(json=settings.log_format == "json", level=settings.log_level.upper())
+    # A peer's odd certificate makes the library warn on standard error; what we think of the
+    # certificate is in our own log.
+    warnings.filterwarnings("ignore", module="cryptography")
     directory = open_data_directory(settings.data)
     try:
         uvloop.run(_serve(settings, directory))
@@ -91,34 +90,37 @@ class Server:
             )
         }
         self._parts: Composition | None = None
+        self._names: HubNames | None = None
+        self._doors: list[Door] = []
         self._ready_files: list[Path] = []
         self._rounds: list[asyncio.Task[None]] = []
-        self._renaming = asyncio.Lock()
 
     async def start(self) -> None:
         """Open everything, then write the ready file and print the table."""
         parts = self._parts = await compose(
-            self._settings, self._directory, self._urls(), self._listener.tasks
+            self._settings,
+            self._directory,
+            self._urls(),
+            self._listener.tasks,
+            self._follow_hubs,
         )
         await self._open(parts)
         for topic in ("hub.changed", "hub.deleted"):
             parts.bus.subscribe(topic, self._hubs_changed)
         parts.dispatcher.start()
-        self._background("enforcement", parts.enforcement.run())
-        self._background("publication", _every(_PUBLICATION_SECONDS, parts.publication.refresh_due))
-        self._background("tls certificate", _every(_CERTIFICATE_SECONDS, self._follow_hubs))
-        # What exists now lives as long as the process: the collector need not walk it again, which
-        # halves its pauses under load.
+        for name, work in parts.background.items():
+            self._rounds.append(asyncio.create_task(work(), name=name))
+        for seconds, repeated in (
+            (_PUBLICATION_SECONDS, parts.publication.refresh_due),
+            (_NAMES_SECONDS, self._follow_hubs),
+        ):
+            task = asyncio.create_task(_every(seconds, repeated), name=repeated.__qualname__)
+            self._rounds.append(task)
+        # What exists now lives as long as the process: the collector need not walk it again,
+        # which halves its pauses under load.
         gc.collect()
         gc.freeze()
         self._announce(parts)
-        if self._listener.limits.connections < Limits().connections:
-            _LOG.warning(
-                "fewer connections than this server could hold: raise the limit of open files "
-                "(ulimit -n)",
-                connections=self._listener.limits.connections,
-                possible=Limits().connections,
-            )
 
     async def stop(self) -> None:
         """Stop in order. Harmless when `start` failed half-way."""
@@ -138,87 +140,37 @@ class Server:
             http=f"http://{domain}:{self._ports['http']}",
         )
 
-    def _background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._rounds.append(asyncio.create_task(work, name=name))
-
-    # Listeners
-
     async def _open(self, parts: Composition) -> None:
-        tasks, clock = self._listener.tasks, parts.clock
-        await asyncio.to_thread(self._identity.ensure, await self._names(parts), now=clock.now())
-        certificate = self._certificate()
-        self._tls = {
-            "https": TlsServer(certificate, alpn=("http/1.1",)),
-            "mqtts": TlsServer(certificate),
-        }
-        self._applications: dict[str, Application] = {
-            "https": HttpApplication(parts.https, clock, tasks),
-            "mqtts": MachineApplication(parts.front_door.open),
-        }
+        tasks, clock, host = self._listener.tasks, parts.clock, self._settings.host
+        self._names = HubNames(
+            host=host,
+            own_names=self._settings.own_names,
+            hubs=parts.resources,
+            identity=self._identity,
+            clock=clock,
+        )
+        await self._names.ensure_certificate()
+        certificate = load_certificate(self._identity)
+        https = HttpApplication(parts.https, clock, tasks)
+        mqtts = MachineApplication(parts.front_door.open)
         plain = HttpApplication(parts.http, clock, tasks)
-        for name in ("https", "mqtts"):
-            await self._open_port(self._settings.host, name)
-        await self._explained(
-            "http", self._listener.open(self._settings.host, self._ports["http"], plain)
-        )
-        await self._follow_addresses(parts)
-
-    async def _open_port(self, host: str, name: str) -> None:
-        opening = self._listener.open(
-            host, self._ports[name], self._applications[name], self._tls[name]
-        )
-        await self._explained(name, opening)
-
-    async def _explained(self, name: str, opening: Awaitable[int]) -> None:
-        try:
-            await opening
-        except Problem as problem:
-            raise Problem(problem.kind, f"{name}-port: {problem.detail}") from problem
-
-    def _certificate(self) -> ServerCertificate:
-        return ServerCertificate.from_files(
-            self._identity.certificate_file, self._identity.key_file
-        )
-
-    # Hubs' names
-
-    async def _names(self, parts: Composition) -> list[str]:
-        hubs = await parts.resources.list_hubs()
-        return [*self._settings.own_names, *(hub.hostname for hub in hubs)]
-
-    async def _hubs_changed(self, _notice: Notice) -> None:
-        await self._follow_hubs()
+        self._doors = [
+            Door("https", self._ports["https"], https, TlsServer(certificate, alpn=("http/1.1",))),
+            Door("mqtts", self._ports["mqtts"], mqtts, TlsServer(certificate)),
+        ]
+        for door in self._doors:
+            opening = self._listener.open(host, door.port, door.application, door.tls)
+            await _explained(door.name, opening)
+        await _explained("http", self._listener.open(host, self._ports["http"], plain))
+        await self._names.follow(self._listener, self._doors)
 
     async def _follow_hubs(self) -> None:
-        """Have a certificate and open ports for the hubs that there are now."""
-        parts = self._parts
-        assert parts is not None
-        async with self._renaming:
-            names = await self._names(parts)
-            now = parts.clock.now()
-            if await asyncio.to_thread(self._identity.ensure, names, now=now):
-                certificate = self._certificate()
-                for tls in self._tls.values():
-                    tls.reload(certificate)
-                _LOG.info("tls certificate renewed", names=names)
-            await self._follow_addresses(parts)
+        assert self._names is not None
+        await self._names.follow(self._listener, self._doors)
 
-    async def _follow_addresses(self, parts: Composition) -> None:
-        own = self._settings.host
-        if not ipaddress.ip_address(own).is_loopback:
-            return  # an operator who listens on the network decides what else listens there
-        wanted = {
-            hub.hostname
-            for hub in await parts.resources.list_hubs()
-            if _is_loopback(hub.hostname) and hub.hostname != own
-        }
-        present = {host for host, _ in self._listener.addresses if host != own}
-        for host in wanted - present:
-            for name in ("https", "mqtts"):
-                await self._open_port(host, name)
-        for host in present - wanted:
-            for name in ("https", "mqtts"):
-                await self._listener.close_address(host, self._ports[name])
+    async def _hubs_changed(self, _notice: Notice) -> None:
+        # For changes that another process made, and for one whose maker did not get this far.
+        await self._follow_hubs()
 
     # Saying so
 
@@ -235,6 +187,13 @@ class Server:
         table.add_row("server CA", document["server_ca_file"])
         table.add_row("how to sign in", str(self._directory.ready_file))
         Console(soft_wrap=True).print(table)
+        if self._listener.limits.connections < Limits().connections:
+            _LOG.warning(
+                "fewer connections than this server could hold: raise the limit of open files "
+                "(ulimit -n)",
+                connections=self._listener.limits.connections,
+                possible=Limits().connections,
+            )
 
     def _ready(self, parts: Composition) -> dict[str, Any]:
         urls, domain = self._urls(), self._settings.domain
@@ -264,6 +223,14 @@ class Server:
         }
 
 
+async def _explained(name: str, opening: Awaitable[int]) -> None:
+    """Open a port, or raise a `Problem` that names the setting too."""
+    try:
+        await opening
+    except Problem as problem:
+        raise Problem(problem.kind, f"{name}-port: {problem.detail}") from problem
+
+
 async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
     """Do *work* now and every so many *seconds*; what fails is logged and tried again."""
     while True:
@@ -274,13 +241,6 @@ async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         except Exception:  # noqa: BLE001 - a bug in one round must not end the rounds
             _LOG.exception("background work failed", work=work.__qualname__)
         await asyncio.sleep(seconds)
-
-
-def _is_loopback(hostname: str) -> bool:
-    try:
-        return ipaddress.ip_address(hostname).is_loopback
-    except ValueError:
-        return False
 
 
 def _free_port(host: str) -> int:
