@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import textwrap
 
 from muster.errors import Kind, Problem
 
@@ -20,11 +19,13 @@ _REQUEST_ARMOUR = re.compile(
 )
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+\Z")
 _WHITESPACE = re.compile(r"\s+")
+_COLUMNS = 64
 
 
 def certificate_pem(der: bytes) -> str:
     """Return *der* as one PEM certificate: 64 columns, LF, a newline at the end (RFC 7468)."""
-    body = "\n".join(textwrap.wrap(base64.b64encode(der).decode(), 64))
+    text = base64.b64encode(der).decode()
+    body = "\n".join([text[start : start + _COLUMNS] for start in range(0, len(text), _COLUMNS)])
     return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
 
 
