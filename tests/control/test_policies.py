@@ -84,6 +84,10 @@ def test_an_update_keeps_the_keys_that_it_does_not_bring() -> None:
         ([PolicySpecification("a", "DeviceConnect", primary_key="A" * 20)], Kind.MALFORMED),
         ([PolicySpecification("a", "DeviceConnect", secondary_key="A" * 88)], Kind.MALFORMED),
         ([PolicySpecification("a", "DeviceConnect", primary_key="ü" * 24)], Kind.MALFORMED),
+        (
+            [PolicySpecification("a", "DeviceConnect", primary_key="AAAAAAAAAAAAAAAAAAAAAB==")],
+            Kind.MALFORMED,
+        ),
         ([PolicySpecification("a", "DeviceConnect")] * 2, Kind.CONFLICT),
         (
             [PolicySpecification(f"a{n}", "DeviceConnect") for n in range(MAX_POLICIES + 1)],

@@ -87,11 +87,12 @@ async def test_keys_that_are_given_are_kept(
         DeviceAuthentication(SAS, PRIMARY, base64.b64encode(b"k" * 65).decode()),
         DeviceAuthentication(SAS, "not base64!", PRIMARY),
         DeviceAuthentication(SAS, "é" * 32, PRIMARY),
+        DeviceAuthentication(SAS, "AAAAAAAAAAAAAAAAAAAAAB==", PRIMARY),
         DeviceAuthentication(SELF),
     ],
 )
 async def test_credentials_that_break_a_rule(world: World, proof: DeviceAuthentication) -> None:
-    """Keys have 16 to 64 bytes in base64, and thumbprint devices a thumbprint."""
+    """Keys have 16 to 64 bytes in canonical base64, and thumbprint devices a thumbprint."""
     create = world.registry.create("hub-1", wanted(authentication=proof), actor=ACTOR)
     assert await refusal(create) is Kind.MALFORMED
     assert world.devices.devices == {}

@@ -10,8 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from dataclasses import dataclass, field
 from muster.control.names import check_key_name
 from muster.errors import Kind, Problem
 from muster.model.resource import AccessPolicy, Right
+from muster.protocols.shared_key import format_key, parse_key
 
 HUB_RIGHTS = (
     Right.REGISTRY_READ,
@@ -52,9 +51,8 @@ _IMPLIED = {
     Right.ENROLLMENT_WRITE: Right.ENROLLMENT_READ,
     Right.REGISTRATION_STATUS_WRITE: Right.REGISTRATION_STATUS_READ,
 }
-_KEY_BYTES = 32
-# facts/hub.md 2.2: a key is base64 of 16 to 64 bytes.
-_SHORTEST, _LONGEST = 16, 64
+# As strong as the HMAC-SHA256 it signs with; people paste these, so no longer than that.
+_NEW_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class PolicySpecification:
 
 def new_key() -> str:
     """Return a random key of 256 bits, in base64."""
-    return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+    return format_key(secrets.token_bytes(_NEW_KEY_BYTES))
 
 
 def default_policies(defaults: dict[str, tuple[Right, ...]]) -> tuple[AccessPolicy, ...]:
@@ -134,10 +132,5 @@ def format_rights(rights: Collection[Right]) -> str:
 def _key(given: str | None, stored: str | None) -> str:
     if not given:
         return stored or new_key()
-    try:
-        length = len(base64.b64decode(given, validate=True))
-    except (binascii.Error, ValueError):
-        length = 0
-    if not _SHORTEST <= length <= _LONGEST:
-        raise Problem(Kind.MALFORMED, f"a key is base64 of {_SHORTEST} to {_LONGEST} bytes")
+    parse_key(given)
     return given

@@ -5,8 +5,6 @@ Pure but for fresh keys, which come from the operating system's random source.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import secrets
 from datetime import datetime
 
@@ -16,16 +14,15 @@ from muster.errors import Kind, Problem
 from muster.hub.trust import anchors_of
 from muster.model.device import AuthenticationType, DeviceAuthentication, ProvisionedDevice
 from muster.model.resource import Hub
+from muster.protocols.shared_key import format_key, parse_key
 
-# facts/hub.md 2.2: below 16 bytes a key can be searched for, and HMAC-SHA256 folds what
-# is longer than 64.
-_KEY_BYTES = range(16, 65)
+# As long as a key may be, which is HMAC-SHA256's whole block: a device keeps its key for life.
 _NEW_KEY_BYTES = 64
 
 
 def new_key() -> str:
     """Return a fresh key, base64."""
-    return base64.b64encode(secrets.token_bytes(_NEW_KEY_BYTES)).decode()
+    return format_key(secrets.token_bytes(_NEW_KEY_BYTES))
 
 
 def settled_credentials(
@@ -34,8 +31,8 @@ def settled_credentials(
     """Return what to store for a caller who asked for *wanted* where *stored* is kept now.
 
     Nothing asked: what is stored stays, and a new device gets keys. Keys that a caller leaves
-    out are kept, or made. Raises `Problem(MALFORMED)` for a key that is not base64 of 16 to 64
-    bytes, and for thumbprint authentication without a thumbprint.
+    out are kept, or made. Raises `Problem(MALFORMED)` for what is no key
+    (`shared_key.parse_key`), and for thumbprint authentication without a thumbprint.
     """
     if wanted is None:
         if stored is not None:
@@ -86,13 +83,5 @@ def provisioned_credentials(
 def _key(wanted: str | None, stored: str | None) -> str:
     if not wanted:  # Node sends "" where it means "make one"
         return stored or new_key()
-    try:
-        plain = base64.b64decode(wanted, validate=True)
-    except (binascii.Error, ValueError):
-        raise Problem(Kind.MALFORMED, "a key is base64 text") from None
-    if len(plain) not in _KEY_BYTES:
-        raise Problem(
-            Kind.MALFORMED,
-            f"a key has {_KEY_BYTES.start} to {_KEY_BYTES.stop - 1} bytes before base64",
-        )
+    parse_key(wanted)
     return wanted

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import hmac
 import re
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
+from base64 import b64encode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from muster.errors import Kind, Problem
 from muster.protocols.percent import decode_percent, encode_percent
+from muster.protocols.shared_key import decode_canonical, format_key, parse_key
 
 # The longest honest token: a host, a device and a module id of 128 characters each, all of
 # them percent-encoded, a signature and a key name.
@@ -63,10 +63,10 @@ class SasToken:
     def is_signed_by(self, key_base64: str) -> bool:
         """Return whether the base64 key made the signature; compares in constant time.
 
-        A key that is empty or not base64 signs nothing: the answer is False.
+        What is no key (`shared_key.parse_key`) signs nothing: the answer is False.
         """
         try:
-            key = _decode_key(key_base64)
+            key = parse_key(key_base64)
         except Problem:
             return False
         return hmac.compare_digest(_sign(key, self.raw_resource, self.expiry), self.signature)
@@ -105,7 +105,7 @@ def parse_token(text: str) -> SasToken:
     try:
         resource = decode_percent(fields["sr"])
         key_name = decode_percent(fields["skn"]) if "skn" in fields else None
-        signature = _decode_base64(decode_percent(fields["sig"]))
+        signature = decode_canonical(decode_percent(fields["sig"]))
     except Problem as problem:
         raise Problem(Kind.UNAUTHENTICATED, f"a token field: {problem.detail}") from None
     if len(signature) != 32:
@@ -118,10 +118,10 @@ def parse_token(text: str) -> SasToken:
 def build_token(resource: str, key_base64: str, expiry: int, key_name: str | None = None) -> str:
     """Return a token for *resource*, unencoded, that ends at *expiry* (seconds since 1970).
 
-    Raises `Problem(MALFORMED)` for a key that is empty or not base64.
+    Raises `Problem(MALFORMED)` for what is no key (`shared_key.parse_key`).
     """
     raw = encode_percent(resource)
-    signature = b64encode(_sign(_decode_key(key_base64), raw, expiry)).decode()
+    signature = b64encode(_sign(parse_key(key_base64), raw, expiry)).decode()
     token = f"SharedAccessSignature sr={raw}&sig={encode_percent(signature)}&se={expiry}"
     return token if key_name is None else f"{token}&skn={encode_percent(key_name)}"
 
@@ -130,10 +130,10 @@ def derive_device_key(group_key_base64: str, registration_id: str) -> str:
     """Return the base64 key of one device of a symmetric-key enrolment group.
 
     The key depends on the very spelling of *registration_id*: try it as presented, then in
-    lower case. Raises `Problem(MALFORMED)` for a key that is empty or not base64.
+    lower case. Raises `Problem(MALFORMED)` for what is no key (`shared_key.parse_key`).
     """
-    key = _decode_key(group_key_base64)
-    return b64encode(hmac.digest(key, registration_id.encode(), "sha256")).decode()
+    key = parse_key(group_key_base64)
+    return format_key(hmac.digest(key, registration_id.encode(), "sha256"))
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -160,24 +160,6 @@ def _segments(path: str, ignore_case: bool) -> list[str]:
 
 def _sign(key: bytes, raw_resource: str, expiry: int) -> bytes:
     return hmac.digest(key, f"{raw_resource}\n{expiry}".encode(), "sha256")
-
-
-def _decode_key(key_base64: str) -> bytes:
-    key = _decode_base64(key_base64)
-    if not key:
-        raise Problem(Kind.MALFORMED, "a key has at least one byte")
-    return key
-
-
-def _decode_base64(text: str) -> bytes:
-    """Decode canonical base64: padded, no foreign characters, no stray bits at the end."""
-    try:
-        data = b64decode(text, validate=True)
-    except (Base64Error, ValueError):
-        raise Problem(Kind.MALFORMED, "not base64 [RFC 4648 section 4]") from None
-    if b64encode(data).decode() != text:
-        raise Problem(Kind.MALFORMED, "not canonical base64 [RFC 4648 section 3.5]")
-    return data
 
 
 def _bad(rule: str) -> Problem:
