@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "muster"
 # A package may import only from layers with a smaller number.
 # Packages with the same number are siblings, and siblings never meet.
 LAYER = {
-    "errors": 0, "clock": 0, "ids": 0,
+    "errors": 0, "clock": 0, "ids": 0, "files": 0,
     "model": 1, "certs": 1, "protocols": 1,
     "ports": 2,
     "ca": 3, "provisioning": 3, "hub": 3, "control": 3, "identity": 3,
@@ -22,6 +22,7 @@ LAYER = {
 }  # fmt: skip
 PURE = {"errors", "ids", "model", "certs", "protocols"}
 EFFECTS = {
+    "files",
     "asyncio",
     "socket",
     "ssl",
@@ -47,6 +48,7 @@ IO_LIBRARIES = {
     "httpx2",
     "pathlib",
     "os",
+    "files",
 }
 MODULE_LINES = 500
 

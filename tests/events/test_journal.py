@@ -248,7 +248,7 @@ def test_leftovers_are_removed(bench: Any) -> None:
     bench.open()
     bench.write(b"a")
     (bench.directory / "0000000000000009.index").touch()
-    (bench.directory / "0000000000000000.new").touch()
+    (bench.directory / ".0000000000000000.index.0a.draft").touch()
     bench.open()
     assert bench.files() == ["0000000000000000.log"]
     assert bench.read() == [b"a"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from muster.events.segment import (
     read_header,
     recover,
     segment_path,
-    write_private,
 )
 
 
@@ -207,13 +205,3 @@ def test_recover_changes_nothing(bench: Any) -> None:
     assert found.damage is None
     assert found.cut > 0
     assert found.next_sequences == [4, 2]
-
-
-def test_private_files_are_replaced_at_one_stroke(tmp_path: Path) -> None:
-    """A replaced file is the old or the new one, and nobody else may read it."""
-    path = tmp_path / "stream"
-    for content in (b"first", b"second"):
-        write_private(path, content)
-        assert path.read_bytes() == content
-        assert path.stat().st_mode & 0o777 == 0o600
-    assert [entry.name for entry in tmp_path.iterdir()] == ["stream"]

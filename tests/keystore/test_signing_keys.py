@@ -92,7 +92,7 @@ async def test_a_write_that_was_killed_does_no_harm(tmp_path: Path) -> None:
     store = SigningKeyDirectory(tmp_path)
     record = a_record()
     path = store._path(record)
-    path.with_name(f".{path.name}.new").write_bytes(b"half")
+    path.with_name(f".{path.name}.0a.draft").write_bytes(b"half")
     assert await store.load_keys() == []
     await store.add_key(record)
     assert await store.load_keys() == [record]

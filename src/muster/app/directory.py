@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from muster.errors import Kind, Problem
+from muster.files import replace_file
 
 
 class Secrets(msgspec.Struct):
@@ -90,7 +91,7 @@ class DataDirectory:
 
     def write_secrets(self, secrets: Secrets) -> None:
         """Keep *secrets* for the next start."""
-        write_private(self.path / "secrets.json", msgspec.json.encode(secrets))
+        replace_file(self.path / "secrets.json", msgspec.json.encode(secrets))
 
     def close(self) -> None:
         """Let another server use the directory."""
@@ -126,18 +127,6 @@ def write_ready_file(path: Path, document: dict[str, Any]) -> None:
     """Write the ready file at *path*; raises `Problem(MALFORMED)` when that cannot be done."""
     text = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
     try:
-        write_private(path, text)
+        replace_file(path, text)
     except OSError as error:
         raise Problem(Kind.MALFORMED, f"{path} cannot be written: {error.strerror}") from None
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Replace *path* by *data*, whole and durable, readable by its owner only."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

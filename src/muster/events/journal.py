@@ -39,6 +39,7 @@ from muster.events.segment import (
     segment_path,
     write_all,
 )
+from muster.files import DRAFTS
 
 _logger = structlog.get_logger(__name__)
 
@@ -249,10 +250,11 @@ def open_journal(
     Raises `Problem(UNAVAILABLE)` when the last segment cannot be trusted, `OSError` when the
     disk fails.
     """
-    for pattern in ("*.new", "*.index"):
-        for path in directory.glob(pattern):
-            if pattern == "*.new" or not path.with_suffix(".log").exists():
-                path.unlink()
+    for draft in directory.glob(DRAFTS):
+        draft.unlink()
+    for index in directory.glob("*.index"):
+        if not index.with_suffix(".log").exists():
+            index.unlink()
     headers = _headers(directory, partitions)
     if not headers:
         file, segment = create_segment(

@@ -29,8 +29,8 @@ from muster.clock import Clock
 from muster.errors import Kind, Problem
 from muster.events.format import MAX_PARTITIONS, to_micros
 from muster.events.journal import Journal, JournalLimits, open_journal
-from muster.events.segment import sync_directory, write_private
 from muster.events.stream import JournalStream
+from muster.files import replace_file, sync_directory
 
 T = TypeVar("T")
 
@@ -186,7 +186,7 @@ class EmbeddedEventLog:
             found = msgspec.json.decode(path.read_bytes(), type=_StreamFile)
         except FileNotFoundError:
             found = _StreamFile(1, partitions, now)
-            write_private(path, msgspec.json.encode(found))
+            replace_file(path, msgspec.json.encode(found))
         except msgspec.DecodeError as error:
             raise Problem(
                 Kind.UNAVAILABLE, f"the event stream {name} cannot be opened: bad stream file"

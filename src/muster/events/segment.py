@@ -32,6 +32,7 @@ from muster.events.format import (
     encode_header,
 )
 from muster.events.index import Index
+from muster.files import replace_file, sync_directory
 
 # Read at a time: a few index intervals' worth of system calls saved, little wasted at the end.
 _CHUNK = 512 * 1024
@@ -87,33 +88,11 @@ def index_path(segment: Path) -> Path:
     return segment.with_suffix(".index")
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in *directory* durable."""
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 def write_all(file: int, data: bytes) -> None:
     """Write all of *data*; a disk that takes only some of it fails at the next attempt."""
     written = os.write(file, data)
     while written < len(data):
         written += os.write(file, data[written:])
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Make or replace the file at *path* at one stroke, durably, for the owner only."""
-    draft = path.with_suffix(".new")
-    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE_FILE)
-    try:
-        write_all(file, data)
-        os.fsync(file)
-    finally:
-        os.close(file)
-    draft.replace(path)
-    sync_directory(path.parent)
 
 
 def create_segment(
@@ -197,7 +176,7 @@ def load_index(segment: Segment) -> Index:
 def save_index(segment: Segment, index: Index) -> None:
     """Keep *index* beside its sealed segment; when that fails it is made again when needed."""
     with contextlib.suppress(OSError):
-        write_private(index_path(segment.path), index.encode(segment.end, segment.partitions))
+        replace_file(index_path(segment.path), index.encode(segment.end, segment.partitions))
 
 
 def recover(path: Path, header: SegmentHeader, end: int | None = None) -> Recovered:

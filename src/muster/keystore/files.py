@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from muster.errors import Kind, Problem
+from muster.files import create_file
 from muster.ids import new_uuid
 from muster.model.authority import Hashing, KeyType
 from muster.ports.signing import CreatedKey
@@ -128,7 +129,7 @@ class FileKeystore:
             serialization.BestAvailableEncryption(self._secret),
         )
         try:
-            _write_new(self._directory / f"{key_id}.pem", pem)
+            create_file(self._directory / f"{key_id}.pem", pem)
         except OSError as error:
             raise Problem(
                 Kind.UNAVAILABLE, "the keystore cannot store a key", retry_after=30
@@ -164,7 +165,7 @@ def _open_directory(directory: Path) -> bytes:
                 raise Problem(
                     Kind.UNAVAILABLE, f"the keystore has keys but its {_SECRET_NAME} is missing"
                 )
-            _write_new(path, secrets.token_hex(32).encode() + b"\n")
+            create_file(path, secrets.token_hex(32).encode() + b"\n")
         secret = _read_safely(path).strip()
     except FileExistsError as error:  # another process made it a moment ago, or it is no directory
         raise Problem(Kind.UNAVAILABLE, "the keystore is being made by another process") from error
@@ -196,21 +197,3 @@ def _check_safe(found: os.stat_result, what: str, is_expected: Callable[[int], b
         )
     if found.st_uid != os.geteuid():
         raise Problem(Kind.UNAVAILABLE, f"the keystore's {what} belongs to another user")
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(beside, path)  # fails when *path* exists: a key is never written over
-    finally:
-        beside.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import stat
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from muster.errors import Kind, Problem
+from muster.files import replace_file
 from muster.ports.identity import SigningKeyRecord
 
 _SUFFIX = ".key.pem"
@@ -95,18 +95,9 @@ class SigningKeyDirectory:
         key = load_der_private_key(record.private_key, password=None)
         text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
         path = self._path(record)
-        aside = path.with_name(f".{path.name}.new")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                aside.unlink()  # left by a start that was killed
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(path)
-            _sync_directory(self._directory)
+            replace_file(path, text)
         except OSError as error:
             raise _unavailable("the token-signing key cannot be written") from error
 
@@ -115,14 +106,6 @@ class SigningKeyDirectory:
         micros = round(record.created.timestamp() * 1e6)
         digest = hashlib.sha256(record.private_key).hexdigest()[:16]
         return self._directory / f"{micros:020d}-{digest}{_SUFFIX}"
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unavailable(detail: str) -> Problem:

@@ -12,7 +12,6 @@ Files are replaced by rename, so a reader sees the old or the new one, never hal
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,6 +28,7 @@ from muster.certs.server import (
     server_names,
 )
 from muster.errors import Kind, Problem
+from muster.files import replace_file
 
 # Group and world have no business with a private key.
 _FORBIDDEN_MODE = stat.S_IRWXG | stat.S_IRWXO
@@ -63,7 +63,7 @@ class ServerIdentity:
         certificate = build_server_certificate(
             key.public_key(), names, root=root, root_key=root_key, now=now
         )
-        _replace(self.certificate_file, _pem(certificate), mode=0o644)
+        replace_file(self.certificate_file, _pem(certificate), mode=0o644)
         return True
 
     def _load_or_make_root(
@@ -74,7 +74,7 @@ class ServerIdentity:
             # The name tells two servers' roots apart in a trust store.
             digest = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]
             root = build_tls_root(key, common_name=f"Muster TLS root {digest}", now=now)
-            _replace(self.ca_file, _pem(root), mode=0o644)
+            replace_file(self.ca_file, _pem(root), mode=0o644)
         return key, _read_certificate(self.ca_file)
 
     def _load_or_make_key(self, path: Path) -> ec.EllipticCurvePrivateKey:
@@ -85,7 +85,7 @@ class ServerIdentity:
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             )
-            _replace(path, data, mode=0o600)
+            replace_file(path, data)
             return made
         if path.stat().st_mode & _FORBIDDEN_MODE:
             raise Problem(Kind.FORBIDDEN, f"{path} can be read by others; run: chmod 600 {path}")
@@ -107,14 +107,3 @@ def _read_certificate(path: Path) -> x509.Certificate:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _replace(path: Path, data: bytes, *, mode: int) -> None:
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
