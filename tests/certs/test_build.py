@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import ipaddress
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from muster.certs.build import Issuer, assemble_certificate, key_identifier, prepare_certificate
 from muster.certs.crl import RevokedEntry, assemble_crl, next_crl_number, prepare_crl
-from muster.certs.encoding import certificate_pem, der_bit_string, der_sequence
+from muster.certs.encoding import certificate_pem, der_bit_string, der_sequence, der_time
+from muster.certs.names import NameKind, alternative_name
 from muster.certs.placeholder import placeholder_key
-from muster.certs.profile import authority_profile
+from muster.certs.profile import CertificateProfile, authority_profile
+from muster.certs.usages import CLIENT_AUTH, SERVER_AUTH, KeyUse, key_usage_extension
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KEYS = {
@@ -58,6 +64,120 @@ def test_what_is_assembled_is_what_was_prepared(key, algorithm) -> None:
     assert made.tbs_certificate_bytes == prepared.to_be_signed
     assert made.signature_hash_algorithm.name == algorithm.name
     made.verify_directly_issued_by(made)
+
+
+def built_by_the_library(profile: CertificateProfile, issuer: Issuer, serial: int) -> bytes:
+    """Return the to-be-signed bytes as the library's own builder makes them."""
+    builder = (
+        x509.CertificateBuilder(issuer.name, profile.subject)
+        .public_key(profile.public_key)
+        .serial_number(serial)
+        .not_valid_before(profile.not_before)
+        .not_valid_after(profile.not_after)
+        .add_extension(x509.BasicConstraints(profile.is_ca, profile.path_length), critical=True)
+        .add_extension(key_usage_extension(profile.key_uses), critical=True)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(profile.public_key), critical=False
+        )
+        .add_extension(
+            x509.AuthorityKeyIdentifier(issuer.key_identifier, None, None), critical=False
+        )
+    )
+    if profile.ekus:
+        usages = x509.ExtendedKeyUsage([x509.ObjectIdentifier(one) for one in profile.ekus])
+        builder = builder.add_extension(usages, critical=False)
+    if profile.names:
+        names = x509.SubjectAlternativeName(
+            [
+                x509.IPAddress(ipaddress.ip_address(one.value))
+                if one.kind is NameKind.IP
+                else x509.DNSName(one.value)
+                for one in profile.names
+            ]
+        )
+        builder = builder.add_extension(names, critical=False)
+    if issuer.certificate_url is not None:
+        location = x509.UniformResourceIdentifier(issuer.certificate_url)
+        access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, location)
+        builder = builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
+    if issuer.crl_url is not None:
+        location = x509.UniformResourceIdentifier(issuer.crl_url)
+        point = x509.DistributionPoint([location], None, None, None)
+        builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
+    return builder.sign(placeholder_key(issuer.public_key), issuer.hashing).tbs_certificate_bytes
+
+
+texts = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=64)
+moments = st.integers(-630_720_000, 253_402_127_999).map(  # 1950-01-06 to 9999-12-29
+    lambda seconds: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+)
+alternatives = st.lists(
+    st.sampled_from(["device-1", "a.example", "192.0.2.1", "2001:db8::1", "x" * 64]).map(
+        alternative_name
+    ),
+    max_size=4,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    subject=texts,
+    title=texts,
+    key=st.sampled_from([*KEYS.values(), ed25519.Ed25519PrivateKey.generate()]),
+    signer=st.sampled_from(list(KEYS.values())),
+    algorithm=st.sampled_from(HASHES),
+    dates=st.tuples(moments, moments).map(sorted),
+    uses=st.frozensets(st.sampled_from(list(KeyUse)), min_size=1),
+    ekus=st.sampled_from([(), (CLIENT_AUTH,), (CLIENT_AUTH, SERVER_AUTH)]),
+    names=alternatives,
+    role=st.sampled_from([(False, None), (True, None), (True, 0), (True, 3)]),
+    urls=st.sampled_from(
+        [(None, None), ("http://ca.example/a.cer", "http://ca.example/" + "a" * 300)]
+    ),
+    serial=st.integers(1, 2**159 - 1) | st.sampled_from([1, 127, 128, 255, 256, 2**159 - 1]),
+)
+def test_the_layout_is_the_librarys(
+    *, subject, title, key, signer, algorithm, dates, uses, ekus, names, role, urls, serial
+) -> None:
+    """Byte for byte what the library's builder lays out, whatever the profile."""
+    profile = CertificateProfile(
+        subject=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]),
+        public_key=key.public_key(),
+        not_before=dates[0],
+        not_after=dates[1],
+        key_uses=uses,
+        ekus=ekus,
+        names=tuple(names),
+        is_ca=role[0],
+        path_length=role[1],
+    )
+    public = signer.public_key()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])
+    issuer = Issuer(name, public, key_identifier(public), algorithm, *urls)
+    prepared = prepare_certificate(profile, issuer, serial)
+    assert prepared.to_be_signed == built_by_the_library(profile, issuer, serial)
+    assert prepared.draft.tbs_certificate_bytes == prepared.to_be_signed
+
+
+def test_dates_follow_the_clock_not_the_zone() -> None:
+    """A certificate's dates are UTC's, in two digits until 2049 and in four from 2050."""
+    east = timezone(timedelta(hours=5))
+    assert der_time(datetime(2050, 1, 1, 4, 59, 59, 999_999, east)) == b"\x17\x0d491231235959Z"
+    assert der_time(datetime(2050, 1, 1, 5, 0, 0, 0, east)) == b"\x18\x0f20500101000000Z"
+
+
+@pytest.mark.parametrize("moment", [NOW.replace(tzinfo=None), datetime(1949, 12, 31, tzinfo=UTC)])
+def test_dates_that_cannot_be_written_are_bugs(moment) -> None:
+    """Neither a moment without a zone nor one before the first year."""
+    with pytest.raises(ValueError, match=r"naive|1950"):
+        der_time(moment)
+
+
+@pytest.mark.parametrize("serial", [0, -1])
+def test_serials_are_positive(serial) -> None:
+    """RFC 5280 section 4.1.2.2."""
+    with pytest.raises(ValueError, match="positive"):
+        prepare_certificate(root_profile(KEYS["P-256"]), issuer_for(KEYS["P-256"]), serial)
 
 
 def test_draft_has_nobodys_signature() -> None:

@@ -1,10 +1,11 @@
-"""PEM, base64 and the little DER that assembling a certificate takes."""
+"""PEM, base64 and the little DER that laying out a certificate takes."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
+from datetime import UTC, datetime
 
 from muster.errors import Kind, Problem
 
@@ -67,6 +68,40 @@ def der_sequence(*parts: bytes) -> bytes:
 def der_bit_string(octets: bytes) -> bytes:
     """Return *octets* as a DER BIT STRING without unused bits (X.690 section 8.6)."""
     return _tagged(0x03, b"\0" + octets)
+
+
+def der_octet_string(octets: bytes) -> bytes:
+    """Return *octets* as a DER OCTET STRING (X.690 section 8.7)."""
+    return _tagged(0x04, octets)
+
+
+def der_positive_integer(number: int) -> bytes:
+    """Return *number* as a DER INTEGER (X.690 section 8.3); raises `ValueError` below 1."""
+    if number < 1:
+        raise ValueError("not a positive number")
+    # One bit more than it needs: the first one is the sign.
+    return _tagged(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def der_time(moment: datetime) -> bytes:
+    """Return *moment* as a certificate's Time, whole seconds (RFC 5280 section 4.1.2.5).
+
+    Raises `ValueError` before 1950, which has no encoding, and for a moment without a time zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("naive datetime")
+    utc = moment.astimezone(UTC)
+    if utc.year < 1950:
+        raise ValueError("a certificate's dates begin in 1950")
+    seconds = f"{utc.month:02}{utc.day:02}{utc.hour:02}{utc.minute:02}{utc.second:02}Z"
+    if utc.year < 2050:
+        return _tagged(0x17, f"{utc.year % 100:02}{seconds}".encode())
+    return _tagged(0x18, f"{utc.year:04}{seconds}".encode())
+
+
+def der_explicit(number: int, content: bytes) -> bytes:
+    """Return *content* under the explicit context tag *number*, 0 to 30 (X.690 section 8.14)."""
+    return _tagged(0xA0 | number, content)
 
 
 def _tagged(tag: int, content: bytes) -> bytes:
