@@ -110,6 +110,7 @@ class Settings:
     names: tuple[str, ...] = _setting(_names, (), "further names and addresses of this server")
     https_port: int = _setting(_port, 8443, "port of every HTTPS API and of MQTT over WebSockets")
     mqtts_port: int = _setting(_port, 8883, "port of MQTT; device SDKs insist on 8883")
+    amqps_port: int = _setting(_port, 5671, "port of AMQP, on which nothing listens yet")
     http_port: int = _setting(_port, 8080, "port of CRLs and CA certificates, in the clear")
     ready_file: Path | None = _setting(  # noqa: RUF009 - it returns a field
         _optional_path, None, "further file to write when ready"
@@ -230,11 +231,11 @@ def _read_file(path: Path | None) -> dict[str, Any]:
 
 
 def _check_ports(settings: Settings) -> None:
-    ports = [settings.https_port, settings.mqtts_port, settings.http_port]
+    ports = [settings.https_port, settings.mqtts_port, settings.amqps_port, settings.http_port]
     fixed = [port for port in ports if port]
     if len(fixed) != len(set(fixed)):
         raise Problem(
-            Kind.MALFORMED, "https-port, mqtts-port and http-port must differ from one another"
+            Kind.MALFORMED, "https-port, mqtts-port, amqps-port and http-port must all differ"
         )
 
 

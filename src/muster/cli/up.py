@@ -43,6 +43,10 @@ def up(
         int | None,
         typer.Option("--mqtts-port", help="MQTT; device SDKs insist on it. [default: 8883]"),
     ] = None,
+    amqps_port: Annotated[
+        int | None,
+        typer.Option("--amqps-port", help="AMQP; nothing listens there yet. [default: 5671]"),
+    ] = None,
     http_port: Annotated[
         int | None,
         typer.Option("--http-port", help="CRLs and CA certificates. [default: 8080]"),
@@ -77,6 +81,7 @@ def up(
         "names": names,
         "https_port": https_port,
         "mqtts_port": mqtts_port,
+        "amqps_port": amqps_port,
         "http_port": http_port,
         "ready_file": ready_file,
         "workers": workers,
