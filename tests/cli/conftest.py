@@ -125,7 +125,9 @@ class FakeServer:
         name, _, below = rest.partition("/")
         if below.endswith("/listkeys"):
             policy = below.split("/")[1]
-            return httpx2.Response(200, json={"keyName": policy, "primaryKey": "a2V5"})
+            return httpx2.Response(
+                200, json={"keyName": policy, "primaryKey": "a2V5a2V5a2V5a2V5a2V5a2V5"}
+            )
         if below == "certificates":
             prefix = f"{kind}/{name}/"
             found = [entry for key, entry in self.certificates.items() if key.startswith(prefix)]

@@ -18,7 +18,9 @@ LINE = {
     "body": '{"t": 21}',
     "bodyEncoding": "utf-8",
 }
-TEXT = "HostName=localhost:8443;SharedAccessKeyName=service;SharedAccessKey=a2V5"
+TEXT = (
+    "HostName=localhost:8443;SharedAccessKeyName=service;SharedAccessKey=a2V5a2V5a2V5a2V5a2V5a2V5"
+)
 
 
 def stream(*numbers: int) -> bytes:

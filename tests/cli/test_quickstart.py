@@ -27,16 +27,16 @@ def test_it_prints_what_the_contract_says(muster, server, ready_file):
             "name": "muster-hub",
             "hostname": "localhost",
             "connection_string": "HostName=localhost:8443;"
-            "SharedAccessKeyName=iothubowner;SharedAccessKey=a2V5",
+            "SharedAccessKeyName=iothubowner;SharedAccessKey=a2V5a2V5a2V5a2V5a2V5a2V5",
             "event_hub_connection_string": "Endpoint=sb://localhost/;"
-            "SharedAccessKeyName=iothubowner;SharedAccessKey=a2V5;EntityPath=muster-hub",
+            "SharedAccessKeyName=iothubowner;SharedAccessKey=a2V5a2V5a2V5a2V5a2V5a2V5;EntityPath=muster-hub",
         },
         "dps": {
             "name": "muster-dps",
             "id_scope": "0ne0000000A",
             "global_endpoint": "localhost",
             "service_connection_string": "HostName=localhost:8443;"
-            "SharedAccessKeyName=provisioningserviceowner;SharedAccessKey=a2V5",
+            "SharedAccessKeyName=provisioningserviceowner;SharedAccessKey=a2V5a2V5a2V5a2V5a2V5a2V5",
         },
         "enrollment_group": "muster-devices",
     }

@@ -11,7 +11,7 @@ from muster.client.enrollments import EnrollmentGroup, Enrollments
 from muster.client.errors import ServiceError
 from muster.client.shared_access import ConnectionString, SharedAccessKey
 
-KEY = SharedAccessKey("provisioningserviceowner", "a2V5")
+KEY = SharedAccessKey("provisioningserviceowner", "a2V5a2V5a2V5a2V5a2V5a2V5")
 ENROLLMENTS = Enrollments(ConnectionString("dps.test:8443", KEY))
 
 

@@ -15,7 +15,7 @@ from muster.client.events import Event, EventRead
 from muster.client.session import Session
 from muster.client.shared_access import ConnectionString, SharedAccessKey
 
-HUB = ConnectionString("hub.test:8443", SharedAccessKey("service", "a2V5"))
+HUB = ConnectionString("hub.test:8443", SharedAccessKey("service", "a2V5a2V5a2V5a2V5a2V5a2V5"))
 
 
 def line(number: int, partition: int = 0, **members) -> bytes:

@@ -11,7 +11,9 @@ from muster.client.registry import Registry
 from muster.client.shared_access import ConnectionString, SharedAccessKey
 from muster.errors import Kind
 
-KEYED = Registry(ConnectionString("hub.test:8443", SharedAccessKey("service", "a2V5")))
+KEYED = Registry(
+    ConnectionString("hub.test:8443", SharedAccessKey("service", "a2V5a2V5a2V5a2V5a2V5a2V5"))
+)
 
 
 def test_a_device_is_registered_for_a_ca_certificate(service, both):

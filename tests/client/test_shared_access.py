@@ -32,12 +32,14 @@ def test_a_token_is_signed_over_its_text_and_ends():
     assert parse_qs(token.partition(" ")[2])["sr"] == ["localhost:8443"]
 
 
-def test_a_key_that_is_not_base64_is_named_and_not_shown():
-    """The error says which key, never what it is."""
+@pytest.mark.parametrize("value", ["hunter2!", "aHVudGVyMg==", "hunter2hunter2hunter2B=="])
+def test_a_key_that_no_service_takes_is_named_and_not_shown(value):
+    """Not base64, too short, or another spelling: the error says which key, never what it is."""
     with pytest.raises(Problem) as caught:
-        SharedAccessKey("owner", "hunter2!").token("h", NOW)
+        SharedAccessKey("owner", value).token("h", NOW)
+    assert caught.value.kind is Kind.MALFORMED
     assert "'owner'" in caught.value.detail
-    assert "hunter2" not in caught.value.detail
+    assert value not in caught.value.detail
 
 
 def test_connection_strings_round_trip():

@@ -1,20 +1,12 @@
-"""Shared access signatures and connection strings, as Azure's IoT services take them.
-
-A token reads `SharedAccessSignature sr=…&sig=…&se=…[&skn=…]`; `sig` is the HMAC-SHA256, under
-the base64-decoded key, of `sr` exactly as it stands in the token, a line feed, and `se`.
-"""
+"""The keys and connection strings with which Azure's IoT services are called."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import quote
 
 from muster.errors import Kind, Problem
+from muster.protocols.sas import build_token
 
 # Long enough for one call and its retries, short enough to be worthless in a log.
 TOKEN_SECONDS = 600
@@ -30,22 +22,14 @@ class SharedAccessKey:
     def token(self, resource: str, now: datetime, seconds: int = TOKEN_SECONDS) -> str:
         """Return a token for *resource* that ends *seconds* after *now*.
 
-        Raises `Problem(MALFORMED)` when the key is not base64.
+        Raises `Problem(MALFORMED)`, which names the key, when no service could take it.
         """
-        expiry = str(int(now.timestamp()) + seconds)
-        audience = quote(resource, safe="")
         try:
-            secret = base64.b64decode(self.value, validate=True)
-        except (binascii.Error, ValueError):
+            return build_token(resource, self.value, int(now.timestamp()) + seconds, self.name)
+        except Problem as problem:
             raise Problem(
-                Kind.MALFORMED, f"the shared access key {self.name!r} is not base64"
+                problem.kind, f"the shared access key {self.name!r}: {problem.detail}"
             ) from None
-        digest = hmac.new(secret, f"{audience}\n{expiry}".encode(), hashlib.sha256).digest()
-        signature = quote(base64.b64encode(digest).decode(), safe="")
-        return (
-            f"SharedAccessSignature sr={audience}&sig={signature}&se={expiry}"
-            f"&skn={quote(self.name, safe='')}"
-        )
 
 
 @dataclass(frozen=True, slots=True)
