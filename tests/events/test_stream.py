@@ -224,6 +224,50 @@ async def test_what_gathered_behind_a_failing_write_fails_too(
     assert await read_all(stream) == []
 
 
+@pytest.mark.usefixtures("any_disk")
+@pytest.mark.parametrize(
+    "payloads",
+    [
+        [],
+        [b""],
+        [b"same"] * 100,
+        [b"x" * length for length in range(100)],
+        [b"large" * 20_000] * 50,  # beyond what a batch takes at once
+    ],
+    ids=["none", "empty", "alike", "of all lengths", "large"],
+)
+async def test_many_at_once_are_as_many_one_by_one(
+    stream: JournalStream, payloads: list[bytes]
+) -> None:
+    """`append_all` stores the same events as `append`, in order, among those of others."""
+    stream.append(0, b"a", b"before")
+    stream.append_all(0, b"envelope", payloads)
+    stream.append_all(1, b"other", payloads)
+    stream.append(0, b"z", b"after")
+    assert await durable(stream) is None
+    expected = [(b"a", b"before"), *((b"envelope", one) for one in payloads), (b"z", b"after")]
+    stored: list[Any] = []
+    while events := await stream.read(0, len(stored), 1000):
+        stored += events
+    assert [(event.envelope, event.payload) for event in stored] == expected
+    assert [event.sequence_number for event in stored] == list(range(len(expected)))
+
+
+async def test_many_at_once_are_refused_as_one_is(stream: JournalStream) -> None:
+    """An event that is too large, a partition that is not there, a stream that is closed."""
+    with pytest.raises(Problem) as caught:
+        stream.append_all(0, b"", [b"small", bytes(2 * 1024 * 1024)])
+    assert caught.value.kind is Kind.TOO_LARGE
+    with pytest.raises(Problem) as caught:
+        stream.append_all(2, b"", [b"a", b"b"])
+    assert caught.value.kind is Kind.NOT_FOUND
+    assert await durable(stream) is None
+    await stream.close()
+    with pytest.raises(Problem) as caught:
+        stream.append_all(0, b"", [b"a", b"b"])
+    assert caught.value.kind is Kind.UNAVAILABLE
+
+
 async def test_a_bug_in_what_is_appended_is_not_acknowledged(stream: JournalStream) -> None:
     """Something that is not bytes fails its batch; the stream goes on."""
     with capture_logs():

@@ -269,6 +269,11 @@ class ManualStream:
         if self._durable:
             self.settle()
 
+    def append_all(self, partition: int, envelope: bytes, payloads: Sequence[bytes]) -> None:
+        """Take events."""
+        for payload in payloads:
+            self.append(partition, envelope, payload)
+
     def on_durable(self, callback: Callable[[Problem | None], None]) -> None:
         """Remember *callback* until `settle`."""
         self.waiting.append(callback)

@@ -112,6 +112,8 @@ class TelemetryChannel:
         self._topic: str | None = None  # the last one, for which the next two hold
         self._envelope = b""
         self._room = 0
+        self._fresh = 0  # appended since the last batch that waits to be durable was put together
+        self._fresh_bytes = 0
         self._waiting = 0
         self._waiting_bytes = 0
         self._paused = False
@@ -123,30 +125,30 @@ class TelemetryChannel:
         *other* also gets each PUBLISH to another topic, before it is acknowledged. Raises
         `Problem` where the connection has to end; nothing of that batch is acknowledged.
         """
-        append, partition = self._writer.stream.append, self._writer.partition
         owed: list[int] = []
-        count = size = 0
+        alike: list[bytes] = []  # payloads that share an envelope and are not appended yet
+        known = self._topic
         for event in events:
             if type(event) is not PublishReceived:
+                self._append(alike)
                 other(event)
                 continue
             topic, payload, qos, packet_id, _, retain = event
-            if topic != self._topic or retain:
+            if topic != known or retain:
+                self._append(alike)
                 if not topic.startswith(self._prefix) and topic != self._bare:
                     other(event)
                     if qos:
                         owed.append(packet_id)
                     continue
                 self._learn(topic, retain)
-            if len(payload) > self._room:
-                raise Problem(Kind.TOO_LARGE, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
-            append(partition, self._envelope, payload)
+                known = self._topic
+            alike.append(payload)
             if qos:
                 owed.append(packet_id)
-            count += 1
-            size += len(payload)
-        if count or owed:
-            self._settle_later(owed, count, size)
+        self._append(alike)
+        if owed or self._fresh:
+            self._settle_later(owed)
 
     def will(self, topic: str, payload: bytes) -> None:
         """Append a device's last will. Raises `Problem` as `TelemetryWriter.append` does."""
@@ -167,7 +169,24 @@ class TelemetryChannel:
         # Some clients end every topic with a slash; a bag cannot hold one (facts/hub.md 1.5).
         return topic[len(self._prefix) :].removesuffix("/")
 
-    def _settle_later(self, owed: list[int], count: int, size: int) -> None:
+    def _append(self, alike: list[bytes]) -> None:
+        """Append and forget *alike*. Raises `Problem`, with some of them appended perhaps."""
+        if not alike:
+            return
+        if max(map(len, alike)) > self._room:
+            raise Problem(Kind.TOO_LARGE, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+        writer, count = self._writer, len(alike)
+        if count == 1:
+            writer.stream.append(writer.partition, self._envelope, alike[0])
+        else:
+            writer.stream.append_all(writer.partition, self._envelope, alike)
+        self._fresh += count
+        self._fresh_bytes += sum(map(len, alike))
+        alike.clear()
+
+    def _settle_later(self, owed: list[int]) -> None:
+        count, size = self._fresh, self._fresh_bytes
+        self._fresh = self._fresh_bytes = 0
         self._waiting += count
         self._waiting_bytes += size
         if not self._paused and (

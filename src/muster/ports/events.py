@@ -54,6 +54,13 @@ class EventAppender(Protocol):
         """
         ...
 
+    def append_all(self, partition: int, envelope: bytes, payloads: Sequence[bytes]) -> None:
+        """Take an event for each of *payloads*, in order: `append` for many at once.
+
+        Raises what `append` does; then those before the one that was refused may be taken.
+        """
+        ...
+
     def on_durable(self, callback: Callable[[Problem | None], None]) -> None:
         """Call *callback* once all that was appended so far survives `kill -9` and power loss.
 
