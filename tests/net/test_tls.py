@@ -238,3 +238,23 @@ def test_a_failed_reload_keeps_the_old_certificate(certificate, ca):
     with pytest.raises(Problem, match="cannot be used"):
         tls.reload(broken)
     assert tls.connection().get_context() is before
+
+
+@pytest.mark.parametrize(
+    ("option", "offered", "chosen"),
+    [
+        ("-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256", "AES128-GCM"),
+        ("-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256", "CHACHA20"),
+        ("-ciphersuites", "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256", "AES_128_GCM"),
+        ("-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256", "CHACHA20"),
+    ],
+)
+async def test_the_cheapest_suite_is_chosen(  # noqa: PLR0917 - fixtures
+    listener, lines, tls, option, offered, chosen
+):
+    """AES-128 wherever it is offered, unless the client would rather have no AES at all."""
+    port = await listener.open("127.0.0.1", 0, lines.application, tls)
+    version = "-tls1_2" if option == "-cipher" else "-tls1_3"
+    output = await _openssl("s_client", "-connect", f"127.0.0.1:{port}", version, option, offered)
+    _before, _said, after = output.partition(b"Cipher is ")
+    assert chosen.encode() in after.split(b"\n")[0]

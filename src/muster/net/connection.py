@@ -340,8 +340,8 @@ class Connection(asyncio.BufferedProtocol):
             self._send(engine.outgoing())
             self.close(CloseReason.HANDSHAKE_FAILED, str(failure))
             return
-        self._send(engine.outgoing())
         if not done:
+            self._send(engine.outgoing())
             return
         try:
             self.peer = engine.peer(self.address)
@@ -353,6 +353,7 @@ class Connection(asyncio.BufferedProtocol):
         self._cancel_timer()
         self._open()
         if self.is_open:
+            # The handshake's last words go with the answer to what came with it, if there is one.
             self._deliver(engine)
 
     def _open(self) -> None:
