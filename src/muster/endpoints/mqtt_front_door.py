@@ -26,7 +26,7 @@ from muster.endpoints.mqtt_wire import MqttWire, MqttWireSession
 from muster.errors import Kind, Problem
 from muster.model.peer import Peer
 from muster.net.reasons import QuietLog, log_bug
-from muster.net.tasks import TaskSet
+from muster.net.tasks import TaskSet, Unfinished, begin
 from muster.protocols.machine import Link
 from muster.protocols.mqtt.events import ConnectRequested, Event
 from muster.protocols.mqtt.server import ServerConnection
@@ -100,9 +100,12 @@ class FrontDoorSession:
         if session is None:
             for event in events:
                 if isinstance(event, ConnectRequested):
-                    self._door.tasks.start(self._judge(event), name="mqtt-connect")
+                    self._judge(event)
             return
-        self._handle(session, events)
+        try:
+            session.handle(events)
+        except Problem as problem:
+            self._end(problem)
 
     def closed(self, reason: str) -> None:
         """Pass the end on; before the answer there is nobody yet to be told."""
@@ -111,33 +114,49 @@ class FrontDoorSession:
         if session is not None:
             session.closed(reason)
 
-    def _handle(self, session: MqttWireSession, events: Sequence[Event]) -> None:
-        try:
-            session.handle(events)
-        except Problem as problem:
-            self._note("mqtt connection ended", problem.kind, problem.detail)
-            self._machine.fail(problem.detail)
+    def _end(self, problem: Problem) -> None:
+        self._note("mqtt connection ended", problem.kind, problem.detail)
+        self._machine.fail(problem.detail)
 
-    async def _judge(self, request: ConnectRequested) -> None:
+    def _judge(self, request: ConnectRequested) -> None:
+        # A judgement that waits for nothing, as most do, is over at once: a task and a turn of
+        # the loop would cost a tenth of a CONNECT.
         try:
             wire = self._door.wire_for(request.username)
+            verdict = begin(wire.connect(request, self._peer, self._machine, self._link))
+        except Exception as error:  # noqa: BLE001 - sorted out below
+            self._turn_away(request, error)
+            return
+        if isinstance(verdict, Unfinished):
+            self._door.tasks.start(self._await(request, verdict), name="mqtt-connect")
+        else:
+            self._admit(verdict)
+
+    async def _await(self, request: ConnectRequested, verdict: Unfinished[MqttWireSession]) -> None:
+        try:
             async with asyncio.timeout(self._door.judgement_timeout):
-                session = await wire.connect(request, self._peer, self._machine, self._link)
-        except Problem as problem:
-            self._refuse(request, problem)
-        except TimeoutError:
-            late = Problem(Kind.UNAVAILABLE, "judging the CONNECT took too long")
-            self._refuse(request, late)
-        except Exception:  # noqa: BLE001 - a bug must refuse this CONNECT, never end the server
-            log_bug(
-                "judging a CONNECT failed",
-                address=self._peer.address,
-                username=_shortened(request.username),
-            )
-            self._machine.refuse(_UNAVAILABLE)
+                session = await verdict
+        except Exception as error:  # noqa: BLE001 - sorted out there
+            self._turn_away(request, error)
         else:
             self._admit(session)
         self._link.flush()
+
+    def _turn_away(self, request: ConnectRequested, error: Exception) -> None:
+        match error:
+            case Problem():
+                self._refuse(request, error)
+            case TimeoutError():
+                late = Problem(Kind.UNAVAILABLE, "judging the CONNECT took too long")
+                self._refuse(request, late)
+            case _:  # a bug must refuse this CONNECT, never end the server
+                log_bug(
+                    "judging a CONNECT failed",
+                    error,
+                    address=self._peer.address,
+                    username=_shortened(request.username),
+                )
+                self._machine.refuse(_UNAVAILABLE)
 
     def _admit(self, session: MqttWireSession) -> None:
         if self._closed is not None:
@@ -152,7 +171,10 @@ class FrontDoorSession:
             keep_alive=session.keep_alive,
             now=self._door.monotonic(),
         )
-        self._handle(session, ())
+        try:
+            session.handle(())
+        except Problem as problem:
+            self._end(problem)
 
     def _refuse(self, request: ConnectRequested, problem: Problem) -> None:
         code = CONNACK_CODE[problem.kind]

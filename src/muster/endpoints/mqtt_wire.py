@@ -54,6 +54,7 @@ class MqttWire(Protocol):
         not answer the CONNECT itself, and leaves *machine* alone until the session's first
         `handle`.
 
+        Runs outside any task up to its first wait, so it cannot begin with `asyncio.timeout`.
         May be cancelled when it takes too long; it then leaves nothing behind. A session that
         was returned always gets its `closed`, also when the peer left in the meantime.
         """

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import Any
 import structlog
 
 _LOG = structlog.get_logger("muster.net")
+_STANDARD = logging.getLogger("muster.net")
 
 
 class CloseReason(Enum):
@@ -98,8 +100,8 @@ class QuietLog:
 _BUGS = QuietLog()
 
 
-def log_bug(what: str, **fields: Any) -> None:
-    """Log the exception being handled, with its traceback.
+def log_bug(what: str, error: BaseException | None = None, **fields: Any) -> None:
+    """Log *error*, or else the exception being handled, with its traceback.
 
     Bounded for each *what* like everything that a peer may be able to cause again and again.
     """
@@ -108,7 +110,7 @@ def log_bug(what: str, **fields: Any) -> None:
         return
     if left_out:
         fields["left_out"] = left_out
-    _LOG.exception(what, **fields)
+    _LOG.error(what, exc_info=error or True, **fields)
 
 
 class Closings:
@@ -122,7 +124,9 @@ class Closings:
         """Count one end and log it, with *fields* that say whose it was."""
         self.counts[reason] += 1
         if reason in _ORDINARY:
-            _LOG.debug("connection closed", reason=reason.value, detail=detail, **fields)
+            # Asked first: a line that nobody wants costs more than all else in here.
+            if _STANDARD.isEnabledFor(logging.DEBUG):
+                _LOG.debug("connection closed", reason=reason.value, detail=detail, **fields)
             return
         left_out = self._quiet.allows(reason.value)
         if left_out is None:

@@ -1,12 +1,17 @@
-"""Tasks that somebody owns: none is lost to the garbage collector, none fails in silence."""
+"""Tasks that somebody owns: none is lost to the garbage collector, none fails in silence.
+
+And `begin`, for work that mostly has nothing to wait for and then needs no task.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Coroutine, Generator
+from typing import Any, Generic, TypeVar
 
 import structlog
+
+T = TypeVar("T")
 
 _LOG = structlog.get_logger("muster.net")
 
@@ -42,3 +47,43 @@ class TaskSet:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("a task failed", task=task.get_name(), exc_info=error)
+
+
+class Unfinished(Generic[T]):
+    """What is left of a coroutine that `begin` ran up to its first wait. Await it, once."""
+
+    __slots__ = ("_awaited", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, T], awaited: Any) -> None:
+        self._work = work
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        work, awaited = self._work, self._awaited
+        while True:
+            failure: BaseException | None = None
+            try:
+                answer = yield awaited
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - a cancellation most of all is for *work*
+                failure = error
+            try:
+                awaited = work.send(answer) if failure is None else work.throw(failure)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+
+def begin(work: Coroutine[Any, Any, T]) -> T | Unfinished[T]:
+    """Run *work* now, outside any task, up to its first wait or its end.
+
+    Returns its result, or what is left to be awaited (by a task). Raises what *work* raises.
+    """
+    try:
+        awaited = work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    return Unfinished(work, awaited)
