@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -141,9 +142,11 @@ def verify_client_chain(
     except (ValueError, UnsupportedAlgorithm) as error:
         raise _refused("the certificate chain cannot be read") from error
     _check_leaf(path)
-    for authority in path[1:]:
-        _check_authority(authority)
-    _check_directory_names(path)
+    authorities = [_authority(certificate) for certificate in path[1:]]
+    for authority in authorities:
+        if authority.flaw is not None:
+            raise _refused(authority.flaw)
+    _check_directory_names(path, authorities)
     return VerifiedPath(path)
 
 
@@ -185,61 +188,84 @@ def _without_repeats(certificates: Sequence[x509.Certificate]) -> list[x509.Cert
 
 def _check_leaf(path: tuple[x509.Certificate, ...]) -> None:
     leaf = path[0]
-    _check_key(leaf)
+    if (flaw := _flaw_of_key(leaf)) is not None:
+        raise _refused(flaw)
     if len(path) > 1 and _is_authority(leaf):
         raise _refused("the client certificate is a CA's")
     if not _allows_client_authentication(leaf):
         raise _refused("the certificate's extended key usage leaves client authentication out")
 
 
-def _check_authority(authority: x509.Certificate) -> None:
-    _check_key(authority)
-    name = _show(authority)
+@dataclass(frozen=True, slots=True)
+class _Authority:
+    """What is to be said of a CA certificate by itself, at any time and in any path."""
+
+    flaw: str | None
+    permitted: tuple[x509.Name, ...] = ()
+    excluded: tuple[x509.Name, ...] = ()
+
+
+# The same few CAs stand above all leaves. Keyed by the whole certificate, and asked only about
+# those of a path that leads to an anchor, so that no stranger can fill it: 1 MiB at the most
+# with certificates of usual size.
+@lru_cache(maxsize=256)
+def _authority(certificate: x509.Certificate) -> _Authority:
+    if (flaw := _flaw_of_key(certificate)) is not None:
+        return _Authority(flaw)
+    name = _show(certificate)
     try:
-        usage = authority.extensions.get_extension_for_class(x509.KeyUsage).value
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
         pass  # RFC 5280 section 6.1.4 (n): only a key usage that is present restricts
     else:
         if not usage.key_cert_sign:
-            raise _refused(f"the CA {name} may not sign certificates (key usage)")
-    if not _allows_client_authentication(authority):
-        raise _refused(f"the CA {name} may not issue for client authentication")
+            return _Authority(f"the CA {name} may not sign certificates (key usage)")
+    if not _allows_client_authentication(certificate):
+        return _Authority(f"the CA {name} may not issue for client authentication")
+    try:
+        limits = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+    except x509.ExtensionNotFound:
+        return _Authority(None)
+    return _Authority(
+        None,
+        _directory_names(limits.permitted_subtrees),
+        _directory_names(limits.excluded_subtrees),
+    )
 
 
-def _check_key(certificate: x509.Certificate) -> None:
+def _flaw_of_key(certificate: x509.Certificate) -> str | None:
     try:
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _refused(f"the key of {_show(certificate)} is of an unsupported kind") from error
+    except (ValueError, UnsupportedAlgorithm):
+        return f"the key of {_show(certificate)} is of an unsupported kind"
     match key:
         case rsa.RSAPublicKey() if not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
-            raise _refused(f"the RSA key of {_show(certificate)} has {key.key_size} bits")
+            return f"the RSA key of {_show(certificate)} has {key.key_size} bits"
         case ec.EllipticCurvePublicKey() if not isinstance(
             key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
         ):
-            raise _refused(f"the curve of the key of {_show(certificate)} is not supported")
+            return f"the curve of the key of {_show(certificate)} is not supported"
         case (
             rsa.RSAPublicKey()
             | ec.EllipticCurvePublicKey()
             | ed25519.Ed25519PublicKey()
             | ed448.Ed448PublicKey()
         ):
-            return
+            return None
         case _:
-            raise _refused(f"the key of {_show(certificate)} is of an unsupported kind")
+            return f"the key of {_show(certificate)} is of an unsupported kind"
 
 
-def _check_directory_names(path: tuple[x509.Certificate, ...]) -> None:
+def _check_directory_names(
+    path: tuple[x509.Certificate, ...], authorities: Sequence[_Authority]
+) -> None:
     # The library applies name constraints to alternative names, refuses critical ones of the
     # directory-name form and passes the others over. RFC 5280 section 4.2.1.10 applies these to
     # the subject of every certificate below.
-    for place, authority in enumerate(path[1:], start=1):
-        try:
-            limits = authority.extensions.get_extension_for_class(x509.NameConstraints).value
-        except x509.ExtensionNotFound:
+    for place, authority in enumerate(authorities, start=1):
+        permitted, excluded = authority.permitted, authority.excluded
+        if not permitted and not excluded:
             continue
-        permitted = _directory_names(limits.permitted_subtrees)
-        excluded = _directory_names(limits.excluded_subtrees)
         for below in path[:place]:
             # Self-issued intermediates are exempt, so that a CA can roll its own key over.
             if below is not path[0] and below.subject == below.issuer:
@@ -249,12 +275,12 @@ def _check_directory_names(path: tuple[x509.Certificate, ...]) -> None:
             ):
                 raise _refused(
                     f"the subject of {_show(below)} is outside the name constraints"
-                    f" of the CA {_show(authority)}"
+                    f" of the CA {_show(path[place])}"
                 )
 
 
-def _directory_names(subtrees: list[x509.GeneralName] | None) -> list[x509.Name]:
-    return [base.value for base in subtrees or () if isinstance(base, x509.DirectoryName)]
+def _directory_names(subtrees: list[x509.GeneralName] | None) -> tuple[x509.Name, ...]:
+    return tuple(base.value for base in subtrees or () if isinstance(base, x509.DirectoryName))
 
 
 def _is_within(name: x509.Name, base: x509.Name) -> bool:
