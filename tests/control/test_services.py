@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from muster.control.links import LinkSpecification, mask_connection_string
+from muster.control.links import LinkSpecification
 from muster.control.placement import Precondition
 from muster.control.services import MAX_SERVICES
 from muster.errors import Kind, Problem
 from muster.ids import ETag
 from muster.model.resource import AllocationPolicy, Right
+from muster.protocols.connection_string import mask_connection_string
 
 ANY = Precondition()
 

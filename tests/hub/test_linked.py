@@ -24,6 +24,7 @@ from tests.support.hub import (
 from tests.support.pki import Credential, TestAuthority
 
 from muster.certs.identity import sha256_thumbprint
+from muster.control.links import LinkSpecification, check_link, merge_links
 from muster.errors import Kind, Problem
 from muster.hub.access import admit
 from muster.hub.credentials import provisioned_credentials
@@ -237,6 +238,21 @@ async def test_a_link_needs_a_current_key(world: World, name: str) -> None:
 async def test_the_second_key_will_do(world: World) -> None:
     """Keys are rotated one after the other."""
     await world.linked.ensure_device(link(key=POLICY_KEY_2), provisioned())
+    assert world.stored().device_id == "dev1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"hostname={HOST};SHAREDACCESSKEYNAME=iothubowner;sharedaccesskey={POLICY_KEY}",
+        f" HostName = {HOST} ; SharedAccessKey = {POLICY_KEY} ;SharedAccessKeyName= iothubowner;",
+    ],
+)
+async def test_a_link_that_can_be_made_can_be_used(world: World, text: str) -> None:
+    """However the control plane lets a connection string be spelled, devices come by it."""
+    (made,) = merge_links([LinkSpecification(text, location="here")], [])
+    check_link(made, world.first, ours=True)
+    await world.linked.ensure_device(made, provisioned())
     assert world.stored().device_id == "dev1"
 
 

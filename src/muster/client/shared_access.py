@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from muster.errors import Kind, Problem
+from muster.errors import Problem
+from muster.protocols import connection_string
 from muster.protocols.sas import build_token
 
 # Long enough for one call and its retries, short enough to be worthless in a log.
@@ -41,30 +42,15 @@ class ConnectionString:
 
     @classmethod
     def parse(cls, text: str) -> ConnectionString:
-        """Read `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…`.
+        """Read `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…`; other fields are passed over.
 
         Raises `Problem(MALFORMED)` for anything else, and never repeats the text: it holds a key.
         """
-        values: dict[str, str] = {}
-        for part in text.strip().strip(";").split(";"):
-            name, separator, value = part.partition("=")
-            if not separator or not value or name.strip().lower() in values:
-                raise Problem(Kind.MALFORMED, _EXPECTED)
-            values[name.strip().lower()] = value.strip()
-        try:
-            return cls(
-                values["hostname"],
-                SharedAccessKey(values["sharedaccesskeyname"], values["sharedaccesskey"]),
-            )
-        except KeyError:
-            raise Problem(Kind.MALFORMED, _EXPECTED) from None
+        parsed = connection_string.parse_connection_string(text)
+        return cls(parsed.hostname, SharedAccessKey(parsed.key_name, parsed.key))
 
     def render(self) -> str:
         """Return the text form. It is a secret."""
-        return (
-            f"HostName={self.hostname};SharedAccessKeyName={self.key.name};"
-            f"SharedAccessKey={self.key.value}"
-        )
-
-
-_EXPECTED = "a service connection string reads HostName=…;SharedAccessKeyName=…;SharedAccessKey=…"
+        return connection_string.ConnectionString(
+            self.hostname, self.key.name, self.key.value
+        ).render()

@@ -13,26 +13,18 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from muster.control.hostnames import is_hostname
 from muster.errors import Kind, Problem
 from muster.model.resource import Hub, LinkedHub, Right
+from muster.protocols.connection_string import ConnectionString, parse_connection_string
 
 # The public service's limit. Each allocation weighs all of them.
 MAX_LINKED_HUBS = 50
-# A host name of 253, a policy of 64 and a key of 88 characters, with their names and a port.
-_MAX_CONNECTION_STRING = 512
 _MAX_LOCATION = 64
 MAX_WEIGHT = 1_000
-MASK = "****"
-_KEY_FIELD = re.compile(r"(SharedAccessKey=)[^;]*", re.IGNORECASE)
 _PORT = re.compile(r":[0-9]{1,5}\Z")
-_FIELDS = {
-    "hostname": "HostName",
-    "sharedaccesskeyname": "SharedAccessKeyName",
-    "sharedaccesskey": "SharedAccessKey",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,47 +38,19 @@ class LinkSpecification:
     allocation_weight: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionString:
-    """A hub's connection string, taken apart. `hostname` is in lower case and without a port."""
+def parse_link(text: str) -> ConnectionString:
+    """Take a hub's connection string apart; its host in lower case and without a port.
 
-    hostname: str
-    key_name: str
-    key: str = field(repr=False)
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether the key was replaced by asterisks."""
-        return self.key == MASK
-
-
-def parse_connection_string(text: str) -> ConnectionString:
-    """Take a hub's connection string apart; raises `Problem(MALFORMED)`, without quoting it."""
-    if len(text) > _MAX_CONNECTION_STRING:
+    Raises `Problem(MALFORMED)`, also for fields that a hub's connection string does not have.
+    """
+    parsed = parse_connection_string(text)
+    if parsed.others:
         raise Problem(
-            Kind.MALFORMED, f"a connection string has at most {_MAX_CONNECTION_STRING} characters"
+            Kind.MALFORMED,
+            "a hub's connection string is HostName=…;SharedAccessKeyName=…;SharedAccessKey=…, "
+            "and nothing else",
         )
-    fields: dict[str, str] = {}
-    for part in text.strip().rstrip(";").split(";"):
-        # A key ends in "=", so only the first one separates.
-        name, _, value = part.partition("=")
-        known = _FIELDS.get(name.strip().lower())
-        if known is None or known in fields or not value.strip():
-            raise Problem(
-                Kind.MALFORMED,
-                "a hub's connection string is HostName=…;SharedAccessKeyName=…;SharedAccessKey=…",
-            )
-        fields[known] = value.strip()
-    missing = [name for name in _FIELDS.values() if name not in fields]
-    if missing:
-        raise Problem(Kind.MALFORMED, f"the hub's connection string lacks {', '.join(missing)}")
-    hostname = _hostname(fields["HostName"])
-    return ConnectionString(hostname, fields["SharedAccessKeyName"], fields["SharedAccessKey"])
-
-
-def mask_connection_string(text: str) -> str:
-    """Return the connection string with its key replaced by asterisks."""
-    return _KEY_FIELD.sub(rf"\g<1>{MASK}", text)
+    return replace(parsed, hostname=_hostname(parsed.hostname))
 
 
 def merge_links(
@@ -119,7 +83,7 @@ def check_link(link: LinkedHub, hub: Hub | None, *, ours: bool) -> None:
         if ours:
             raise Problem(Kind.MALFORMED, f"there is no hub {link.hostname}")
         return
-    parsed = parse_connection_string(link.connection_string)
+    parsed = parse_link(link.connection_string)
     policy = hub.policy(parsed.key_name)
     keys = () if policy is None else (policy.primary_key, policy.secondary_key)
     if not any(hmac.compare_digest(key.encode(), parsed.key.encode()) for key in keys):
@@ -137,7 +101,7 @@ def check_link(link: LinkedHub, hub: Hub | None, *, ours: bool) -> None:
 def _merge(entry: LinkSpecification, known: dict[str, LinkedHub]) -> LinkedHub:
     hostname = None if entry.hostname is None else _hostname(entry.hostname)
     if entry.connection_string is not None:
-        parsed = parse_connection_string(entry.connection_string)
+        parsed = parse_link(entry.connection_string)
         if hostname is not None and hostname != parsed.hostname:
             raise Problem(
                 Kind.MALFORMED, "the link's hostName is not the one in its connection string"

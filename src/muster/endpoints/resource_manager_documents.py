@@ -23,7 +23,7 @@ from cryptography import x509
 
 from muster.certs.identity import sha1_thumbprint
 from muster.control.hubs import HubSpecification
-from muster.control.links import MASK, LinkSpecification, mask_connection_string
+from muster.control.links import LinkSpecification
 from muster.control.policies import PolicySpecification, format_rights
 from muster.control.services import ServiceSpecification
 from muster.errors import Kind, Problem
@@ -37,6 +37,7 @@ from muster.model.resource import (
     ResourceGroup,
     Subscription,
 )
+from muster.protocols.connection_string import MASK, mask_connection_string
 
 HUB_TYPE = "Microsoft.Devices/IotHubs"
 SERVICE_TYPE = "Microsoft.Devices/provisioningServices"

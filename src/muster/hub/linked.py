@@ -25,6 +25,7 @@ from muster.model.device import Device, DeviceStatus, ProvisionedDevice
 from muster.model.resource import Hub, LinkedHub, Right
 from muster.ports.devices import DeviceStore
 from muster.ports.hubs import HubDirectory
+from muster.protocols.connection_string import parse_connection_string
 
 # How often a device is read again when others keep changing it under our hands.
 _ATTEMPTS = 5
@@ -191,18 +192,21 @@ def _with_status_of(device: Device, other: Device) -> Device:
 
 def _authorised_policy(hub: Hub, link: LinkedHub) -> str:
     # One message for every reason: a wrong key is not to be told from a wrong policy.
-    parts = dict(part.split("=", 1) for part in link.connection_string.split(";") if "=" in part)
-    name, key = parts.get("SharedAccessKeyName", ""), parts.get("SharedAccessKey", "")
-    policy = hub.policy(name)
-    if policy is not None and Right.REGISTRY_WRITE in policy.rights:
-        # Both are compared, whatever the first says: time must not tell which one matched.
-        matches = [
-            bool(known) and hmac.compare_digest(known.encode(), key.encode())
-            for known in (policy.primary_key, policy.secondary_key)
-        ]
-        if any(matches):
-            return name
-    raise Problem(
+    refusal = Problem(
         Kind.FORBIDDEN,
         f"the link to {link.hostname} has no current key of a policy with RegistryWrite",
     )
+    try:
+        parsed = parse_connection_string(link.connection_string)
+    except Problem:
+        raise refusal from None
+    policy = hub.policy(parsed.key_name)
+    if policy is not None and Right.REGISTRY_WRITE in policy.rights:
+        # Both are compared, whatever the first says: time must not tell which one matched.
+        matches = [
+            bool(known) and hmac.compare_digest(known.encode(), parsed.key.encode())
+            for known in (policy.primary_key, policy.secondary_key)
+        ]
+        if any(matches):
+            return policy.key_name
+    raise refusal
