@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -85,13 +84,12 @@ def check_link(link: LinkedHub, hub: Hub | None, *, ours: bool) -> None:
         return
     parsed = parse_link(link.connection_string)
     policy = hub.policy(parsed.key_name)
-    keys = () if policy is None else (policy.primary_key, policy.secondary_key)
-    if not any(hmac.compare_digest(key.encode(), parsed.key.encode()) for key in keys):
+    if policy is None or not policy.holds(parsed.key):
         raise Problem(
             Kind.MALFORMED,
             f"the connection string's policy or key is not one of the hub {link.hostname}",
         )
-    if policy is not None and Right.REGISTRY_WRITE not in policy.rights:
+    if Right.REGISTRY_WRITE not in policy.rights:
         raise Problem(
             Kind.MALFORMED,
             f"the policy {parsed.key_name} of the hub {link.hostname} may not write its registry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -32,6 +33,16 @@ class AccessPolicy:
     primary_key: str = field(repr=False)
     secondary_key: str = field(repr=False)
     rights: frozenset[Right]
+
+    def holds(self, key: str) -> bool:
+        """Whether *key* is one of the two, compared as text. Nothing is no key."""
+        given = key.encode()
+        # Both are compared, whatever the first says: time must not tell which one matched.
+        matches = [
+            hmac.compare_digest(known.encode(), given)
+            for known in (self.primary_key, self.secondary_key)
+        ]
+        return bool(key) and any(matches)
 
 
 @dataclass(frozen=True, slots=True)
