@@ -109,6 +109,7 @@ class Connection(asyncio.BufferedProtocol):
         "_discarded",
         "_drained",
         "_engine",
+        "_heard_out",
         "_host",
         "_paused_by_receiver",
         "_reason",
@@ -139,6 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = False
         self._paused_by_receiver = False
+        self._heard_out = False
         self._written = 0
         self._drained = 0
         self._discarded = 0
@@ -198,6 +200,8 @@ class Connection(asyncio.BufferedProtocol):
         self._leave(_State.CLOSING, reason, detail)
         if self._transport.is_closing():
             return
+        if self._heard_out and not self._waiting():
+            return  # both ends are done, and `eof_received` closes
         self._apply_reading(wanted=True)  # to see the peer's end; what comes is discarded
         self._transport.write_eof()
         self._drained = self._written - self._waiting()
@@ -272,6 +276,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Take the peer's end of stream; returns True, because closing is ours to do."""
+        self._heard_out = True
         if self._state is _State.OPEN:
             self._peer_ended()
         elif self._state is _State.HANDSHAKE:

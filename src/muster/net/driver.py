@@ -111,8 +111,8 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._machine, self._session = open_session(peer, self, monotonic())
-        # A machine may wait for its first bytes from the start.
-        self.flush()
+        # A machine may wait for its first bytes from the start; who speaks first flushes its link.
+        self._arm(monotonic())
 
     # What the pipe tells.
 
