@@ -15,6 +15,7 @@ Rules (facts/hub.md 1):
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import structlog
@@ -53,6 +54,7 @@ from muster.protocols.topics.hub import (
 from muster.protocols.user_name import HubUserName, parse_user_name
 
 log = structlog.get_logger(__name__)
+_standard = logging.getLogger(__name__)
 
 _REFUSED = 0x80  # MQTT-3.9.3: failure
 
@@ -106,13 +108,14 @@ class HubMqtt:
             acknowledge=machine.acknowledge,
             fail=session.fail,
         )
-        log.debug(
-            "device connected",
-            hub=live.hub_id,
-            device=live.device_id,
-            address=peer.address,
-            by=admission.auth_method.name.lower(),
-        )
+        if _standard.isEnabledFor(logging.DEBUG):  # else the line costs more than it says
+            log.debug(
+                "device connected",
+                hub=live.hub_id,
+                device=live.device_id,
+                address=peer.address,
+                by=admission.auth_method.name.lower(),
+            )
         return session
 
 
@@ -161,7 +164,8 @@ class HubMqttSession:
                 log.warning("will not stored", reason=problem.detail, **self._names)
         self._will = None
         self._live.close()
-        log.debug("device disconnected", reason=reason, **self._names)
+        if _standard.isEnabledFor(logging.DEBUG):
+            log.debug("device disconnected", reason=reason, **self._names)
 
     def fail(self, reason: str) -> None:
         """End the connection from outside `handle`."""
