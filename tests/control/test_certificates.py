@@ -13,7 +13,6 @@ from muster.control.certificates import (
     CODE_LIFETIME,
     MAX_CERTIFICATES,
     Certificates,
-    Condition,
     challenge_certificate,
     check_authority,
     decode_certificate,
@@ -22,17 +21,18 @@ from muster.control.certificates import (
     remove_certificate,
     verify_certificate,
 )
+from muster.control.placement import Precondition
 from muster.errors import Kind, Problem
 from muster.ids import ETag
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-NEW = Condition()
+NEW = Precondition()
 ANY = ETag("*")
 
 
 def put(before: Certificates, der: bytes, **changes: Any) -> Certificates:
     """Upload as `ca`, unverified and new, but for *changes*."""
-    options: dict[str, Any] = {"verified": None, "condition": NEW, "now": NOW, "name": "ca"}
+    options: dict[str, Any] = {"verified": None, "precondition": NEW, "now": NOW, "name": "ca"}
     options |= changes
     return put_certificate(before, options.pop("name"), der, **options)
 
@@ -104,12 +104,12 @@ def test_replacing_takes_the_version(make_authority: Any) -> None:
     assert put(before, first, verified=True) == before
     assert kind_of(put, before, second) is Kind.PRECONDITION_FAILED
     assert kind_of(put, before, first, verified=False) is Kind.PRECONDITION_FAILED
-    stale = Condition(if_match=ETag("old"))
-    assert kind_of(put, before, second, condition=stale) is Kind.PRECONDITION_FAILED
-    assert kind_of(put, (), second, condition=stale) is Kind.PRECONDITION_FAILED
-    must_be_new = Condition(must_be_new=True)
-    assert kind_of(put, before, first, condition=must_be_new) is Kind.PRECONDITION_FAILED
-    (after,) = put(before, second, condition=Condition(if_match=before[0].etag), name="CA")
+    stale = Precondition(if_match=ETag("old"))
+    assert kind_of(put, before, second, precondition=stale) is Kind.PRECONDITION_FAILED
+    assert kind_of(put, (), second, precondition=stale) is Kind.PRECONDITION_FAILED
+    must_be_new = Precondition(must_be_new=True)
+    assert kind_of(put, before, first, precondition=must_be_new) is Kind.PRECONDITION_FAILED
+    (after,) = put(before, second, precondition=Precondition(if_match=before[0].etag), name="CA")
     assert after.der == second
     assert after.name == "ca"
     assert after.etag != before[0].etag
@@ -121,10 +121,10 @@ def test_other_bytes_lose_the_trust(make_authority: Any) -> None:
     first, second = make_authority().der, make_authority().der
     before = put((), first, verified=True)
     before = challenge_certificate(before, "ca", ANY, now=NOW)
-    (after,) = put(before, second, condition=Condition(if_match=ANY))
+    (after,) = put(before, second, precondition=Precondition(if_match=ANY))
     assert not after.is_verified
     assert after.verification_code is None
-    (same,) = put(before, first, condition=Condition(if_match=ANY))
+    (same,) = put(before, first, precondition=Precondition(if_match=ANY))
     assert same.is_verified
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from muster.control.certificates import CertificateManager, Condition
+from muster.control.certificates import CertificateManager
 from muster.control.hostnames import HOSTNAME_TAG
 from muster.control.hubs import MAX_CONSUMER_GROUPS, MAX_HUBS
 from muster.control.placement import Precondition
@@ -86,7 +86,7 @@ async def test_an_update_keeps_keys_partitions_and_certificates(
 
     text = base64.b64encode(make_authority().der).decode()
     await CertificateManager(control.hubs, control.clock).put(
-        control.at("plant"), "ca", text, verified=True, condition=Condition(), by="me"
+        control.at("plant"), "ca", text, verified=True, precondition=Precondition(), by="me"
     )
     after = await put(control, "plant", partition_count=4)
     assert after.policies == before.policies
@@ -216,7 +216,7 @@ async def test_certificates_changed_at_once_are_all_kept(control: Any, make_auth
     text = base64.b64encode(make_authority().der).decode()
     uploads = (
         manager.put(
-            control.at("plant"), f"ca{n}", text, verified=True, condition=Condition(), by="me"
+            control.at("plant"), f"ca{n}", text, verified=True, precondition=Precondition(), by="me"
         )
         for n in range(4)
     )

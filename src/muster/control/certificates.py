@@ -21,7 +21,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -31,6 +31,7 @@ from cryptography.exceptions import InvalidSignature
 from muster.certs.chain import common_name, load_chain
 from muster.clock import Clock
 from muster.control.names import check_certificate_name
+from muster.control.placement import Precondition
 from muster.errors import Kind, Problem
 from muster.ids import ETag, new_etag
 from muster.model.resource import CaCertificate, ResourceAddress
@@ -49,14 +50,6 @@ _CODE_BYTES = 24
 _ARMOUR = re.compile(
     rb"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*\Z"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What must be true of the stored certificate: its If-Match and If-None-Match."""
-
-    if_match: ETag | None = None
-    must_be_new: bool = False
 
 
 def decode_certificate(text: str) -> bytes:
@@ -113,7 +106,7 @@ def put_certificate(
     der: bytes,
     *,
     verified: bool | None,
-    condition: Condition,
+    precondition: Precondition,
     now: datetime,
 ) -> Certificates:
     """Add the certificate, or put it in the place of the one of that name.
@@ -122,28 +115,28 @@ def put_certificate(
     what is there changes nothing, and needs no entity tag.
 
     Raises `Problem(MALFORMED)` for the name or the certificate, `Problem(PRECONDITION_FAILED)`
-    when there is one and *condition* does not name its version, `Problem(CONFLICT)` when
+    when there is one and *precondition* does not name its version, `Problem(CONFLICT)` when
     there are too many.
     """
     check_certificate_name(name)
     check_authority(der, now=now)
     before = _find(certificates, name)
     if before is None:
-        if condition.if_match is not None:
+        if precondition.if_match is not None:
             raise _changed(name, "does not exist")
         if len(certificates) >= MAX_CERTIFICATES:
             raise Problem(Kind.CONFLICT, f"there can be at most {MAX_CERTIFICATES} certificates")
         fresh = CaCertificate(name, der, bool(verified), now, now, new_etag())
         return (*certificates, fresh)
-    if condition.must_be_new:
+    if precondition.must_be_new:
         raise _changed(name, "exists")
     same = before.der == der
     trusted = before.is_verified and same if verified is None else verified
-    if condition.if_match is None:
+    if precondition.if_match is None:
         if same and trusted == before.is_verified:
             return certificates
         raise _changed(name, "exists: give its entity tag in If-Match to replace it")
-    _check_version(before, condition.if_match)
+    _check_version(before, precondition.if_match)
     after = replace(
         before,
         der=der,
@@ -251,7 +244,7 @@ class CertificateManager:
         text: str,
         *,
         verified: bool | None,
-        condition: Condition,
+        precondition: Precondition,
         by: str,
     ) -> tuple[CaCertificate, bool]:
         """Store the certificate in *text* (`decode_certificate`); return it and if it is new."""
@@ -263,7 +256,7 @@ class CertificateManager:
             nonlocal new
             new = _find(before, name) is None
             return put_certificate(
-                before, name, der, verified=verified, condition=condition, now=now
+                before, name, der, verified=verified, precondition=precondition, now=now
             )
 
         after = await self._change(address, name, change, "certificate.upload", by)

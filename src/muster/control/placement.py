@@ -11,7 +11,7 @@ from muster.model.resource import ResourceAddress
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """What must be true of the stored resource: its If-Match and If-None-Match."""
+    """What must be true of what is stored: its If-Match and If-None-Match."""
 
     if_match: ETag | None = None
     must_be_new: bool = False

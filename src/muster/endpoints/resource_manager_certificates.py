@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from muster.control.certificates import CertificateManager, Condition
+from muster.control.certificates import CertificateManager
 from muster.endpoints.resource_manager import Call, Operation, empty_response, json_response
 from muster.endpoints.resource_manager_documents import (
     certificate_document,
@@ -66,7 +66,7 @@ class CertificateOperations:
             call.parameters["certificate"],
             text,
             verified=verified,
-            condition=Condition(call.if_match, call.must_be_new),
+            precondition=call.precondition,
             by=call.by,
         )
         return self._answer(call, entry, self.created if new else 200)
