@@ -84,7 +84,11 @@ class TelemetryWriter:
 def check_size(bag: str, payload: bytes) -> None:
     """Raise `Problem(TOO_LARGE)` for a message above IoT Hub's limit."""
     if len(payload) + len(bag) > MAX_MESSAGE_BYTES:
-        raise Problem(Kind.TOO_LARGE, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
+        raise _too_large()
+
+
+def _too_large() -> Problem:
+    return Problem(Kind.TOO_LARGE, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
 
 
 class TelemetryChannel:
@@ -112,8 +116,6 @@ class TelemetryChannel:
         self._topic: str | None = None  # the last one, for which the next two hold
         self._envelope = b""
         self._room = 0
-        self._fresh = 0  # appended since the last batch that waits to be durable was put together
-        self._fresh_bytes = 0
         self._waiting = 0
         self._waiting_bytes = 0
         self._paused = False
@@ -125,17 +127,29 @@ class TelemetryChannel:
         *other* also gets each PUBLISH to another topic, before it is acknowledged. Raises
         `Problem` where the connection has to end; nothing of that batch is acknowledged.
         """
+        known = self._topic
+        if len(events) == 1:
+            event = events[0]
+            if type(event) is PublishReceived and event.topic == known and not event.retain:
+                # What most reads of most devices bring.
+                _, payload, qos, packet_id, _, _ = event
+                size = len(payload)
+                if size > self._room:
+                    raise _too_large()
+                self._writer.stream.append(self._writer.partition, self._envelope, payload)
+                self._settle_later([packet_id] if qos else [], 1, size)
+                return
         owed: list[int] = []
         alike: list[bytes] = []  # payloads that share an envelope and are not appended yet
-        known = self._topic
+        count = size = 0
         for event in events:
             if type(event) is not PublishReceived:
-                self._append(alike)
+                size += self._append(alike)
                 other(event)
                 continue
             topic, payload, qos, packet_id, _, retain = event
             if topic != known or retain:
-                self._append(alike)
+                size += self._append(alike)
                 if not topic.startswith(self._prefix) and topic != self._bare:
                     other(event)
                     if qos:
@@ -144,11 +158,12 @@ class TelemetryChannel:
                 self._learn(topic, retain)
                 known = self._topic
             alike.append(payload)
+            count += 1
             if qos:
                 owed.append(packet_id)
-        self._append(alike)
-        if owed or self._fresh:
-            self._settle_later(owed)
+        size += self._append(alike)
+        if count or owed:
+            self._settle_later(owed, count, size)
 
     def will(self, topic: str, payload: bytes) -> None:
         """Append a device's last will. Raises `Problem` as `TelemetryWriter.append` does."""
@@ -169,24 +184,21 @@ class TelemetryChannel:
         # Some clients end every topic with a slash; a bag cannot hold one (facts/hub.md 1.5).
         return topic[len(self._prefix) :].removesuffix("/")
 
-    def _append(self, alike: list[bytes]) -> None:
-        """Append and forget *alike*. Raises `Problem`, with some of them appended perhaps."""
-        if not alike:
-            return
-        if max(map(len, alike)) > self._room:
-            raise Problem(Kind.TOO_LARGE, f"a message has at most {MAX_MESSAGE_BYTES} bytes")
-        writer, count = self._writer, len(alike)
-        if count == 1:
-            writer.stream.append(writer.partition, self._envelope, alike[0])
-        else:
-            writer.stream.append_all(writer.partition, self._envelope, alike)
-        self._fresh += count
-        self._fresh_bytes += sum(map(len, alike))
-        alike.clear()
+    def _append(self, alike: list[bytes]) -> int:
+        """Append and forget *alike*; return how many bytes they had.
 
-    def _settle_later(self, owed: list[int]) -> None:
-        count, size = self._fresh, self._fresh_bytes
-        self._fresh = self._fresh_bytes = 0
+        Raises `Problem`, with some of them appended perhaps.
+        """
+        if not alike:
+            return 0
+        if max(map(len, alike)) > self._room:
+            raise _too_large()
+        self._writer.stream.append_all(self._writer.partition, self._envelope, alike)
+        size = sum(map(len, alike))
+        alike.clear()
+        return size
+
+    def _settle_later(self, owed: list[int], count: int, size: int) -> None:
         self._waiting += count
         self._waiting_bytes += size
         if not self._paused and (
