@@ -15,6 +15,7 @@ from muster.identity.applications import (
     holds_secret,
     new_secret,
 )
+from muster.store.principals import SqlApplicationStore
 
 
 def test_a_secret_has_256_random_bits() -> None:
@@ -95,3 +96,17 @@ async def test_an_unknown_application_is_not_found(service: Any) -> None:
         with pytest.raises(Problem) as caught:
             await call
         assert caught.value.kind is Kind.NOT_FOUND
+
+
+async def test_an_application_that_others_keep_changing(
+    service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever loses every race is told to try again."""
+
+    async def lose(*_: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(SqlApplicationStore, "replace_application", lose)
+    with pytest.raises(Problem) as caught:
+        await service.applications.add_secret(service.owner.client_id, by="test")
+    assert (caught.value.kind, caught.value.retry_after) == (Kind.UNAVAILABLE, 1)

@@ -19,6 +19,7 @@ from muster.model.enrollment import (
 )
 from muster.provisioning import enrollments as module
 from muster.provisioning.enrollments import GroupSettings
+from muster.store.enrollments import SqlEnrollmentStore
 
 
 async def problem_of(call: Any) -> Problem:
@@ -167,3 +168,21 @@ async def test_who_did_what_is_written_down(world: World) -> None:
         ("enrollment.changed", "service-1/factory"),
         ("enrollment.deleted", "service-1/factory"),
     ]
+
+
+async def test_an_enrolment_that_others_keep_changing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever loses every race is told to try again, whatever the change was."""
+
+    async def lose(*_: Any) -> bool:
+        return False
+
+    for change in ("replace_group", "delete_group"):
+        monkeypatch.setattr(SqlEnrollmentStore, change, lose)
+    star, settings = ETag("*"), GroupSettings("factory", CaReferences("root"))
+    for call in (
+        world.enrollments.put_group(world.service, settings, star, actor="test"),
+        world.enrollments.delete_group("service-1", "factory", star, actor="test"),
+    ):
+        assert (await problem_of(call)).kind is Kind.UNAVAILABLE

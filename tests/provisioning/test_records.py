@@ -8,6 +8,7 @@ from tests.support.provisioning import World
 from muster.errors import Kind, Problem
 from muster.ids import ETag, RegistrationId
 from muster.model.registration import Substatus
+from muster.store.registrations import SqlRegistrationStore
 
 NAME = RegistrationId("dev-1")
 
@@ -50,3 +51,18 @@ async def test_a_forgotten_device_begins_anew(world: World) -> None:
     await provision(world)
     stored = await world.records.get("service-1", NAME)
     assert stored.substatus is Substatus.INITIAL_ASSIGNMENT
+
+
+async def test_a_registration_that_others_keep_changing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever loses every race is told to try again."""
+    await provision(world)
+
+    async def lose(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(SqlRegistrationStore, "delete_registration", lose)
+    with pytest.raises(Problem) as caught:
+        await world.records.delete("service-1", NAME, None, actor="test")
+    assert (caught.value.kind, caught.value.retry_after) == (Kind.UNAVAILABLE, 1)

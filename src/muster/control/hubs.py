@@ -23,7 +23,7 @@ from muster.control.names import (
     check_consumer_group_name,
     check_hub_name,
 )
-from muster.control.placement import Precondition, contended, is_at, is_within, name_taken
+from muster.control.placement import Precondition, is_at, is_within, name_taken
 from muster.control.policies import (
     DEFAULT_HUB_POLICIES,
     HUB_RIGHTS,
@@ -35,6 +35,7 @@ from muster.control.subscriptions import Subscriptions
 from muster.errors import Kind, Problem
 from muster.ids import new_etag, new_uuid
 from muster.model.audit import AuditEntry
+from muster.model.contention import ATTEMPTS, contended
 from muster.model.resource import AccessPolicy, Hub, ResourceAddress
 from muster.ports.resources import DeviceCounter, HubStore, Stored
 
@@ -47,9 +48,6 @@ _RETENTION_DAYS = 1
 _MIN_RETENTION, _MAX_RETENTION = 1, 7
 # $Default and twenty, as there.
 MAX_CONSUMER_GROUPS = 21
-# Others may change the same hub, or take the same host name, at the same time; this often in a
-# row is not chance.
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ class Hubs:
         check_hub_name(address.name)
         group = await self._subscriptions.get_group(address.subscription_id, address.resource_group)
         place = ResourceAddress(group.subscription_id, group.name, address.name)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self._store.find_hub_by_name(address.name)
             if stored is not None and not is_at(stored.address, place):
                 raise name_taken(address.name)
@@ -122,7 +120,7 @@ class Hubs:
             audit = self._audit(by, "hub.update", hub)
             if await self._store.replace_hub(hub, stored.etag, audit):
                 return hub, False
-        raise contended(address.name)
+        raise contended(f"the hub {address.name!r}")
 
     async def get(self, address: ResourceAddress) -> Hub:
         """Return the hub at *address*."""
@@ -153,7 +151,7 @@ class Hubs:
         self, address: ResourceAddress, *, precondition: Precondition, by: str
     ) -> bool:
         """Delete the hub with all that belongs to it; False when there was none."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             hub = await self._store.find_hub_by_name(address.name)
             if hub is None or not is_at(hub.address, address):
                 return False
@@ -161,7 +159,7 @@ class Hubs:
             audit = self._audit(by, "hub.delete", hub)
             if await self._store.delete_hub(hub.id, hub.etag, audit):
                 return True
-        raise contended(address.name)
+        raise contended(f"the hub {address.name!r}")
 
     async def is_name_free(self, name: str) -> bool:
         """Whether no hub has that name; raises `Problem(MALFORMED)` when none could."""
@@ -303,7 +301,7 @@ class Hubs:
         **detail: str,
     ) -> Hub:
         """Store what *change* makes of the hub. The same object: nothing to store."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self.get(address)
             changed = change(stored)
             if changed is stored:
@@ -312,7 +310,7 @@ class Hubs:
             audit = self._audit(by, action, changed, **detail)
             if await self._store.replace_hub(changed, stored.etag, audit):
                 return changed
-        raise contended(address.name)
+        raise contended(f"the hub {address.name!r}")
 
     def _audit(self, by: str, action: str, hub: Hub, **detail: str) -> AuditEntry:
         return AuditEntry(

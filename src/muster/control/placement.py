@@ -45,8 +45,3 @@ def is_within(address: ResourceAddress, subscription_id: str, resource_group: st
 def name_taken(name: str) -> Problem:
     """Return the refusal of a name that a resource elsewhere has."""
     return Problem(Kind.CONFLICT, f"the name {name!r} is taken by a resource of another group")
-
-
-def contended(name: str) -> Problem:
-    """Return the refusal of a change that others were always faster than."""
-    return Problem(Kind.CONFLICT, f"others are changing {name!r} at the same time", retry_after=1)

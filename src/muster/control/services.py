@@ -14,7 +14,7 @@ from muster.control.documents import SERVICE_TIERS, check_tags, merge_document
 from muster.control.hostnames import service_hostname
 from muster.control.links import LinkSpecification, check_link, merge_links
 from muster.control.names import check_service_name
-from muster.control.placement import Precondition, contended, is_at, is_within, name_taken
+from muster.control.placement import Precondition, is_at, is_within, name_taken
 from muster.control.policies import (
     DEFAULT_SERVICE_POLICIES,
     SERVICE_RIGHTS,
@@ -26,6 +26,7 @@ from muster.control.subscriptions import Subscriptions
 from muster.errors import Kind, Problem
 from muster.ids import new_etag, new_uuid
 from muster.model.audit import AuditEntry
+from muster.model.contention import ATTEMPTS, contended
 from muster.model.resource import (
     AccessPolicy,
     AllocationPolicy,
@@ -38,8 +39,6 @@ from muster.ports.resources import ServiceStore, Stored
 
 # The public service's limit for a subscription.
 MAX_SERVICES = 10
-# As in `hubs`; and an id scope is taken once in 400 million.
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class ProvisioningServices:
         check_service_name(address.name)
         group = await self._subscriptions.get_group(address.subscription_id, address.resource_group)
         place = ResourceAddress(group.subscription_id, group.name, address.name)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self._store.find_service_by_name(address.name)
             if stored is not None and not is_at(stored.address, place):
                 raise name_taken(address.name)
@@ -108,7 +107,7 @@ class ProvisioningServices:
             audit = self._audit(by, "service.update", service)
             if await self._store.replace_service(service, stored.etag, audit):
                 return service, False
-        raise contended(address.name)
+        raise contended(f"the provisioning service {address.name!r}")
 
     async def get(self, address: ResourceAddress) -> ProvisioningService:
         """Return the service at *address*."""
@@ -142,7 +141,7 @@ class ProvisioningServices:
         self, address: ResourceAddress, *, precondition: Precondition, by: str
     ) -> bool:
         """Delete the service with all that belongs to it; False when there was none."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             service = await self._store.find_service_by_name(address.name)
             if service is None or not is_at(service.address, address):
                 return False
@@ -150,7 +149,7 @@ class ProvisioningServices:
             audit = self._audit(by, "service.delete", service)
             if await self._store.delete_service(service.id, service.etag, audit):
                 return True
-        raise contended(address.name)
+        raise contended(f"the provisioning service {address.name!r}")
 
     async def is_name_free(self, name: str) -> bool:
         """Whether no service has that name; raises `Problem(MALFORMED)` when none could."""
@@ -262,7 +261,7 @@ class ProvisioningServices:
         **detail: str,
     ) -> ProvisioningService:
         """Store what *change* makes of the service. The same object: nothing to store."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self.get(address)
             changed = change(stored)
             if changed is stored:
@@ -271,7 +270,7 @@ class ProvisioningServices:
             audit = self._audit(by, action, changed, **detail)
             if await self._store.replace_service(changed, stored.etag, audit):
                 return changed
-        raise contended(address.name)
+        raise contended(f"the provisioning service {address.name!r}")
 
     def _audit(
         self, by: str, action: str, service: ProvisioningService, **detail: str

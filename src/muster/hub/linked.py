@@ -20,14 +20,12 @@ from muster.hub.credentials import provisioned_credentials
 from muster.hub.registry import Registry
 from muster.ids import DeviceId, new_etag, new_uuid
 from muster.model.audit import AuditEntry
+from muster.model.contention import ATTEMPTS, contended
 from muster.model.device import Device, DeviceStatus, ProvisionedDevice
 from muster.model.resource import Hub, LinkedHub, Right
 from muster.ports.devices import DeviceStore
 from muster.ports.hubs import HubDirectory
 from muster.protocols.connection_string import parse_connection_string
-
-# How often a device is read again when others keep changing it under our hands.
-_ATTEMPTS = 5
 
 Decision = Callable[[Device | None], Device | None]
 
@@ -116,7 +114,7 @@ class LinkedHubs:
         return hub, f"policy:{_authorised_policy(hub, link)}"
 
     async def _write(self, hub: Hub, device_id: DeviceId, decide: Decision, actor: str) -> None:
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self._devices.get_device(hub.id, device_id)
             wanted = decide(stored)
             if wanted is None:
@@ -130,9 +128,7 @@ class LinkedHubs:
                 done = await self._devices.replace_device(wanted, stored.etag, audit)
             if done:
                 return
-        raise Problem(
-            Kind.UNAVAILABLE, f"others keep changing the device {device_id}", retry_after=1
-        )
+        raise contended(f"the device {device_id}")
 
     def _new(self, hub: Hub, device: ProvisionedDevice) -> Device:
         now = self._clock.now()

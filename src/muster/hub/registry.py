@@ -21,6 +21,7 @@ from muster.errors import Kind, Problem
 from muster.hub.credentials import settled_credentials
 from muster.ids import DeviceId, ETag, new_etag, new_uuid
 from muster.model.audit import AuditEntry
+from muster.model.contention import ATTEMPTS, contended
 from muster.model.device import (
     Device,
     DeviceAuthentication,
@@ -32,8 +33,6 @@ from muster.ports.devices import DeviceStore
 MAX_DEVICES = 1_000_000
 MAX_LISTED = 1_000
 _MAX_REASON = 128  # IoT Hub: statusReason has at most 128 characters
-# How often a device is read again when others keep changing it under our hands.
-_ATTEMPTS = 5
 # A count walks an index of up to a million entries (some 30 ms in a thread), so the limit on
 # devices is judged by a count at most this old, plus what was created since.
 _COUNT_SECONDS = 60.0
@@ -91,7 +90,7 @@ class Registry:
         Raises `Problem(NOT_FOUND)`, `Problem(PRECONDITION_FAILED)` when *if_match* is neither
         `*` nor the stored version, `Problem(MALFORMED)` for credentials that break a rule.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self.get(hub_id, wanted.device_id)
             if not if_match.matches_any and if_match != stored.etag:
                 raise _outdated(wanted.device_id)
@@ -108,7 +107,7 @@ class Registry:
             audit = self._audit(now, actor, "device.update", changed)
             if await self._devices.replace_device(changed, stored.etag, audit):
                 return changed
-        raise _busy(wanted.device_id)
+        raise contended(f"the device {wanted.device_id}")
 
     async def get(self, hub_id: str, device_id: DeviceId) -> Device:
         """Return the device; raises `Problem(NOT_FOUND)`."""
@@ -174,7 +173,3 @@ def _outdated(device_id: DeviceId) -> Problem:
     return Problem(
         Kind.PRECONDITION_FAILED, f"the device {device_id} has changed: its ETag is another"
     )
-
-
-def _busy(device_id: DeviceId) -> Problem:
-    return Problem(Kind.UNAVAILABLE, f"others keep changing the device {device_id}", retry_after=1)

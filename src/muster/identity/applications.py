@@ -22,6 +22,7 @@ from muster.clock import Clock
 from muster.errors import Kind, Problem
 from muster.ids import new_etag, new_uuid
 from muster.model.audit import AuditEntry
+from muster.model.contention import ATTEMPTS, contended
 from muster.model.principal import (
     Application,
     ClientCertificate,
@@ -41,8 +42,6 @@ MAX_APPLICATIONS = 10_000
 _MAX_NAME = 120
 _MAX_CERTIFICATE_BYTES = 16_384
 _SECRET_BYTES = 32
-# Somebody else may change the same application meanwhile; three in a row is not chance.
-_ATTEMPTS = 3
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+\Z")
 
 
@@ -219,13 +218,13 @@ class Applications:
         action: str,
         **detail: str,
     ) -> None:
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self.get(client_id)
             changed = replace(change(stored), etag=new_etag())
             audit = self._audit(by, action, stored, **detail)
             if await self._store.replace_application(changed, stored.etag, audit):
                 return
-        raise Problem(Kind.CONFLICT, "somebody else is changing this application")
+        raise contended("this application")
 
     def _audit(self, by: str, action: str, application: Application, **detail: str) -> AuditEntry:
         subject = f"application:{application.client_id}"

@@ -26,6 +26,7 @@ from muster.clock import Clock
 from muster.errors import Kind, Problem
 from muster.ids import ETag, RegistrationId, new_etag
 from muster.model.audit import AuditEntry
+from muster.model.contention import ATTEMPTS, contended
 from muster.model.device import InitialTwin
 from muster.model.enrollment import (
     EnrollmentGroup,
@@ -47,7 +48,6 @@ _MAX_DESIRED = 32 * 1024
 # Services whose CAs are kept arranged; the others cost a few milliseconds at their next device.
 _KEPT_SERVICES = 64
 _PAGE = 200
-_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Enrollments:
         _check_hubs(service, settings)
         _check_twin(settings.initial_twin)
         claims = _claims(service, settings.attestation)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self._store.get_group(service.id, settings.group_id)
             _check_version(settings.group_id, stored, if_match)
             now = self._clock.now()
@@ -129,7 +129,7 @@ class Enrollments:
                 audit = self._audit(actor, "enrollment.update", group)
                 if await self._store.replace_group(group, claims, stored.etag, audit):
                     return group
-        raise Problem(Kind.UNAVAILABLE, "others keep changing this enrolment", retry_after=1)
+        raise contended("this enrolment")
 
     async def get_group(self, service_id: str, group_id: str) -> EnrollmentGroup:
         """Return the group; raises `Problem(NOT_FOUND)`."""
@@ -152,13 +152,13 @@ class Enrollments:
         Its registrations and the devices at the hubs stay: they have to be dealt with there.
         Raises `Problem(NOT_FOUND)` or `Problem(PRECONDITION_FAILED)`.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self.get_group(service_id, group_id)
             _check_version(group_id, stored, if_match or ETag("*"))
             audit = self._audit(actor, "enrollment.delete", stored)
             if await self._store.delete_group(service_id, group_id, stored.etag, audit):
                 return
-        raise Problem(Kind.UNAVAILABLE, "others keep changing this enrolment", retry_after=1)
+        raise contended("this enrolment")
 
     async def trusted(self, service: ProvisioningService) -> Trusted:
         """Return the CAs that the service's enrolments trust, as stored at this moment."""

@@ -9,10 +9,9 @@ from muster.clock import Clock
 from muster.errors import Kind, Problem
 from muster.ids import ETag, RegistrationId
 from muster.model.audit import AuditEntry
+from muster.model.contention import ATTEMPTS, contended
 from muster.model.registration import Registration
 from muster.ports.registrations import RegistrationStore
-
-_ATTEMPTS = 5
 
 
 class RegistrationRecords:
@@ -48,7 +47,7 @@ class RegistrationRecords:
         Raises `Problem(NOT_FOUND)`, and `Problem(PRECONDITION_FAILED)` when *if_match* is given and
         is neither `*` nor the stored version.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             stored = await self.get(service_id, registration_id)
             if if_match is not None and not if_match.matches_any and if_match != stored.etag:
                 raise Problem(Kind.PRECONDITION_FAILED, "the registration has another etag")
@@ -62,4 +61,4 @@ class RegistrationRecords:
                 service_id, registration_id, stored.etag, audit
             ):
                 return
-        raise Problem(Kind.UNAVAILABLE, "others keep changing this registration", retry_after=1)
+        raise contended("this registration")
