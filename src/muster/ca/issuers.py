@@ -54,17 +54,23 @@ class SigningAuthority:
 
 def signing_authority(authority: Authority, locations: PublicLocations) -> SigningAuthority:
     """Return *authority* ready to sign what others ask of it."""
-    certificate, key, identifier = _parsed(authority.certificate)
-    issuer = Issuer(
+    certificate, _, _ = _parsed(authority.certificate)
+    issuer = _issuer(authority.certificate, authority.id, authority.hashing, locations)
+    return SigningAuthority(
+        authority.id, authority.tenant_id, authority.key_id, authority.hashing, issuer, certificate
+    )
+
+
+@lru_cache(maxsize=_PARSED)
+def _issuer(der: bytes, authority_id: str, hashing: Hashing, locations: PublicLocations) -> Issuer:
+    certificate, key, identifier = _parsed(der)
+    return Issuer(
         name=certificate.subject,
         public_key=key,
         key_identifier=identifier,
-        hashing=_HASH[authority.hashing],
-        certificate_url=locations.certificate_url(authority.id),
-        crl_url=locations.crl_url(authority.id),
-    )
-    return SigningAuthority(
-        authority.id, authority.tenant_id, authority.key_id, authority.hashing, issuer, certificate
+        hashing=_HASH[hashing],
+        certificate_url=locations.certificate_url(authority_id),
+        crl_url=locations.crl_url(authority_id),
     )
 
 

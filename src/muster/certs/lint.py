@@ -13,6 +13,7 @@ The C# provisioning client reads its registration id there.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeVar, cast
 
 from cryptography import x509
@@ -40,6 +41,8 @@ _KNOWN = {
     x509.AuthorityInformationAccess.oid,
     x509.CRLDistributionPoints.oid,
 }
+# CAs whose key identifier is kept at hand: a few for each tenant.
+_ISSUERS = 512
 _CRITICAL = {x509.BasicConstraints.oid, x509.KeyUsage.oid}
 
 
@@ -128,6 +131,7 @@ def _lint_identifiers(
         yield "the authority key identifier is not that of the issuer"
 
 
+@lru_cache(maxsize=_ISSUERS)
 def _identifier(issuer: x509.Certificate) -> x509.SubjectKeyIdentifier:
     try:
         return issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value

@@ -57,6 +57,10 @@ _HASH: dict[Hashing, hashes.HashAlgorithm] = {
     Hashing.SHA384: hashes.SHA384(),
     Hashing.SHA512: hashes.SHA512(),
 }
+# RFC 6979: signing the same again after a crash gives the same certificate again.
+_ECDSA = {
+    hashing: ec.ECDSA(algorithm, deterministic_signing=True) for hashing, algorithm in _HASH.items()
+}
 _RSA_BITS = {KeyType.RSA_2048: 2048, KeyType.RSA_3072: 3072, KeyType.RSA_4096: 4096}
 _CURVE: dict[KeyType, ec.EllipticCurve] = {
     KeyType.ECDSA_P256: ec.SECP256R1(),
@@ -98,8 +102,7 @@ class FileKeystore:
         self._remember(key_id, key)
         algorithm = _HASH[hashing]
         if isinstance(key, ec.EllipticCurvePrivateKey):
-            # RFC 6979: signing the same again after a crash gives the same certificate again.
-            return key.sign(data, ec.ECDSA(algorithm, deterministic_signing=True))
+            return key.sign(data, _ECDSA[hashing])
         rsa_key = key
         return await self._in_thread(lambda: rsa_key.sign(data, padding.PKCS1v15(), algorithm))
 
