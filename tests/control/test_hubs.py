@@ -233,21 +233,3 @@ async def test_name_checks(control: Any) -> None:
     assert await kind_of(control.hubs.is_name_free("a")) is Kind.MALFORMED
     counts = await control.hubs.count_devices(control.at("plant"))
     assert (counts.total, counts.enabled) == (3, 2)
-
-
-async def test_a_hub_that_others_keep_changing(control: Any, monkeypatch: Any) -> None:
-    """Whoever loses every race is told to try again, whatever the change was."""
-    await put(control, "plant")
-
-    async def lose(*_: Any) -> bool:
-        return False
-
-    monkeypatch.setattr(control.store, "replace_hub", lose)
-    monkeypatch.setattr(control.store, "delete_hub", lose)
-    place = control.at("plant")
-    for call in (
-        control.hubs.put(place, control.hub(), precondition=ANY, by="me"),
-        control.hubs.set_tags(place, {"site": "north"}, by="me"),
-        control.hubs.delete(place, precondition=ANY, by="me"),
-    ):
-        assert await kind_of(call) is Kind.UNAVAILABLE

@@ -138,21 +138,3 @@ async def test_preconditions_limits_and_deletion(control: Any) -> None:
     assert await kind_of(control.services.get(place)) is Kind.NOT_FOUND
     assert await control.services.is_name_free("line0")
     assert not await control.services.is_name_free("LINE1")
-
-
-async def test_a_service_that_others_keep_changing(control: Any, monkeypatch: Any) -> None:
-    """Whoever loses every race is told to try again, whatever the change was."""
-    await put(control)
-
-    async def lose(*_: Any) -> bool:
-        return False
-
-    monkeypatch.setattr(control.store, "replace_service", lose)
-    monkeypatch.setattr(control.store, "delete_service", lose)
-    place = control.at("line7")
-    for call in (
-        control.services.put(place, control.service(), precondition=ANY, by="me"),
-        control.services.set_tags(place, {"site": "north"}, by="me"),
-        control.services.delete(place, precondition=ANY, by="me"),
-    ):
-        assert await kind_of(call) is Kind.UNAVAILABLE

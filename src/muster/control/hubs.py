@@ -1,29 +1,23 @@
-"""Make, change and delete hubs.
+"""Hubs: what they are made of, their tags and their consumer groups.
 
-Rules:
-
-1. A hub's name is unique on the whole server, without case: it is a host name.
-2. Keys appear by `keys` and nowhere else.
-3. A change is made to the version that was read: somebody else's change in between is tried
-   again on top of theirs, and is the caller's to hear when it named a version itself.
+How they are kept is in `keeper`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muster.clock import Clock
-from muster.control.certificates import Certificates
 from muster.control.documents import HUB_TIERS, check_tags, merge_document
 from muster.control.hostnames import hub_hostname, tagged_hostname
+from muster.control.keeper import ResourceKeeper, Shelf
 from muster.control.names import (
     DEFAULT_CONSUMER_GROUP,
     check_consumer_group_name,
     check_hub_name,
 )
-from muster.control.placement import Precondition, is_at, is_within, name_taken
 from muster.control.policies import (
     DEFAULT_HUB_POLICIES,
     HUB_RIGHTS,
@@ -34,10 +28,8 @@ from muster.control.policies import (
 from muster.control.subscriptions import Subscriptions
 from muster.errors import Kind, Problem
 from muster.ids import new_etag, new_uuid
-from muster.model.audit import AuditEntry
-from muster.model.contention import ATTEMPTS, contended
-from muster.model.resource import AccessPolicy, Hub, ResourceAddress
-from muster.ports.resources import DeviceCounter, HubStore, Stored
+from muster.model.resource import Hub, ResourceAddress
+from muster.ports.resources import DeviceCounter, HubStore
 
 # The public service's limit for a subscription; each takes a host name and an event stream here.
 MAX_HUBS = 50
@@ -68,11 +60,8 @@ class DeviceCounts:
     enabled: int
 
 
-class Hubs:
-    """Hubs as the control plane sees them. The caller has authorised *by* already.
-
-    Every method that takes an address raises `Problem(NOT_FOUND)` when no hub stands there.
-    """
+class Hubs(ResourceKeeper[Hub, HubSpecification]):
+    """Hubs as the control plane sees them; see `ResourceKeeper`."""
 
     def __init__(
         self,
@@ -83,56 +72,21 @@ class Hubs:
         *,
         domain: str,
     ) -> None:
-        self._store = store
-        self._subscriptions = subscriptions
+        super().__init__(
+            Shelf(
+                word="hub",
+                title="hub",
+                find=store.find_hub_by_name,
+                everything=store.list_hubs,
+                insert=store.insert_hub,
+                replace=store.replace_hub,
+                delete=store.delete_hub,
+            ),
+            subscriptions,
+            clock,
+        )
         self._devices = devices
-        self._clock = clock
         self._domain = domain
-
-    async def put(
-        self,
-        address: ResourceAddress,
-        wanted: HubSpecification,
-        *,
-        precondition: Precondition,
-        by: str,
-    ) -> tuple[Hub, bool]:
-        """Make the hub, or bring it to what is *wanted*; return it and whether it is new.
-
-        Raises `Problem(MALFORMED)` for what is wanted, `Problem(CONFLICT)` when the name or the
-        host name is taken or the subscription full, `Problem(NOT_FOUND)` for its group.
-        """
-        check_hub_name(address.name)
-        group = await self._subscriptions.get_group(address.subscription_id, address.resource_group)
-        place = ResourceAddress(group.subscription_id, group.name, address.name)
-        for _ in range(ATTEMPTS):
-            stored = await self._store.find_hub_by_name(address.name)
-            if stored is not None and not is_at(stored.address, place):
-                raise name_taken(address.name)
-            precondition.check(None if stored is None else stored.etag)
-            if stored is None:
-                hub = await self._new(place, wanted)
-                outcome = await self._store.insert_hub(hub, self._audit(by, "hub.create", hub))
-                if outcome is Stored.STORED:
-                    return hub, True
-                continue
-            hub = self._updated(stored, wanted)
-            audit = self._audit(by, "hub.update", hub)
-            if await self._store.replace_hub(hub, stored.etag, audit):
-                return hub, False
-        raise contended(f"the hub {address.name!r}")
-
-    async def get(self, address: ResourceAddress) -> Hub:
-        """Return the hub at *address*."""
-        hub = await self._store.find_hub_by_name(address.name)
-        if hub is None or not is_at(hub.address, address):
-            raise Problem(Kind.NOT_FOUND, f"there is no hub {address.name!r} in this group")
-        return hub
-
-    async def list(self, subscription_id: str, resource_group: str | None = None) -> Sequence[Hub]:
-        """Return the subscription's hubs, or those of one of its groups, oldest first."""
-        hubs = await self._store.list_hubs()
-        return [hub for hub in hubs if is_within(hub.address, subscription_id, resource_group)]
 
     async def set_tags(self, address: ResourceAddress, tags: Any, *, by: str) -> Hub:
         """Give the hub exactly these tags; `muster-hostname` among them moves it to that name."""
@@ -146,29 +100,6 @@ class Hubs:
             )
 
         return await self._change(address, change, by=by, action="hub.update")
-
-    async def delete(
-        self, address: ResourceAddress, *, precondition: Precondition, by: str
-    ) -> bool:
-        """Delete the hub with all that belongs to it; False when there was none."""
-        for _ in range(ATTEMPTS):
-            hub = await self._store.find_hub_by_name(address.name)
-            if hub is None or not is_at(hub.address, address):
-                return False
-            precondition.check(hub.etag)
-            audit = self._audit(by, "hub.delete", hub)
-            if await self._store.delete_hub(hub.id, hub.etag, audit):
-                return True
-        raise contended(f"the hub {address.name!r}")
-
-    async def is_name_free(self, name: str) -> bool:
-        """Whether no hub has that name; raises `Problem(MALFORMED)` when none could."""
-        check_hub_name(name)
-        return await self._store.find_hub_by_name(name) is None
-
-    async def keys(self, address: ResourceAddress) -> tuple[AccessPolicy, ...]:
-        """Return the hub's shared access policies with their keys."""
-        return (await self.get(address)).policies
 
     async def count_devices(self, address: ResourceAddress) -> DeviceCounts:
         """Return how many devices the hub has."""
@@ -206,30 +137,11 @@ class Hubs:
 
         await self._change(address, change, by=by, action="hub.delete-consumer-group")
 
-    async def certificates(self, address: ResourceAddress) -> Certificates:
-        """Return the hub's CA certificates."""
-        return (await self.get(address)).certificates
+    def _check_name(self, name: str) -> None:
+        check_hub_name(name)
 
-    async def change_certificates(
-        self,
-        address: ResourceAddress,
-        change: Callable[[Certificates], Certificates],
-        *,
-        action: str,
-        certificate: str,
-        by: str,
-    ) -> Certificates:
-        """Store what *change* makes of the hub's CA certificates; return that."""
-
-        def change_hub(hub: Hub) -> Hub:
-            after = change(hub.certificates)
-            return hub if after == hub.certificates else replace(hub, certificates=after)
-
-        hub = await self._change(address, change_hub, by=by, action=action, certificate=certificate)
-        return hub.certificates
-
-    async def _new(self, place: ResourceAddress, wanted: HubSpecification) -> Hub:
-        others = await self._store.list_hubs()
+    async def _made(self, place: ResourceAddress, wanted: HubSpecification) -> Hub:
+        others = await self._shelf.everything()
         if sum(hub.address.subscription_id == place.subscription_id for hub in others) >= MAX_HUBS:
             raise Problem(Kind.CONFLICT, f"a subscription has at most {MAX_HUBS} hubs")
         document = merge_document(wanted.document, None, tiers=HUB_TIERS)
@@ -266,7 +178,7 @@ class Hubs:
             document=document,
         )
 
-    def _updated(self, stored: Hub, wanted: HubSpecification) -> Hub:
+    async def _updated(self, stored: Hub, wanted: HubSpecification) -> Hub:
         document = merge_document(wanted.document, stored.document, tiers=HUB_TIERS)
         if wanted.partition_count not in (None, stored.partition_count):
             raise Problem(
@@ -289,36 +201,6 @@ class Hubs:
             ),
             policies=policies,
             document=document,
-        )
-
-    async def _change(
-        self,
-        address: ResourceAddress,
-        change: Callable[[Hub], Hub],
-        *,
-        by: str,
-        action: str,
-        **detail: str,
-    ) -> Hub:
-        """Store what *change* makes of the hub. The same object: nothing to store."""
-        for _ in range(ATTEMPTS):
-            stored = await self.get(address)
-            changed = change(stored)
-            if changed is stored:
-                return stored
-            changed = replace(changed, etag=new_etag())
-            audit = self._audit(by, action, changed, **detail)
-            if await self._store.replace_hub(changed, stored.etag, audit):
-                return changed
-        raise contended(f"the hub {address.name!r}")
-
-    def _audit(self, by: str, action: str, hub: Hub, **detail: str) -> AuditEntry:
-        return AuditEntry(
-            self._clock.now(),
-            by,
-            action,
-            f"hub:{hub.address.name}",
-            detail={"id": hub.id, **detail},
         )
 
 

@@ -1,20 +1,22 @@
-"""Make, change and delete provisioning services. The rules are those of `hubs`."""
+"""Provisioning services: what they are made of, their tags and their links to hubs.
+
+How they are kept is in `keeper`.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muster.clock import Clock
-from muster.control.certificates import Certificates
 from muster.control.documents import SERVICE_TIERS, check_tags, merge_document
 from muster.control.hostnames import service_hostname
+from muster.control.keeper import ResourceKeeper, Shelf
 from muster.control.links import LinkSpecification, check_link, merge_links
 from muster.control.names import check_service_name
-from muster.control.placement import Precondition, is_at, is_within, name_taken
 from muster.control.policies import (
     DEFAULT_SERVICE_POLICIES,
     SERVICE_RIGHTS,
@@ -25,17 +27,14 @@ from muster.control.policies import (
 from muster.control.subscriptions import Subscriptions
 from muster.errors import Kind, Problem
 from muster.ids import new_etag, new_uuid
-from muster.model.audit import AuditEntry
-from muster.model.contention import ATTEMPTS, contended
 from muster.model.resource import (
-    AccessPolicy,
     AllocationPolicy,
     LinkedHub,
     ProvisioningService,
     ResourceAddress,
 )
 from muster.ports.hubs import HubDirectory
-from muster.ports.resources import ServiceStore, Stored
+from muster.ports.resources import ServiceStore
 
 # The public service's limit for a subscription.
 MAX_SERVICES = 10
@@ -51,12 +50,11 @@ class ServiceSpecification:
     document: dict[str, Any] = field(default_factory=dict)
 
 
-class ProvisioningServices:
-    """Provisioning services as the control plane sees them. The caller has authorised *by*.
+class ProvisioningServices(ResourceKeeper[ProvisioningService, ServiceSpecification]):
+    """Provisioning services as the control plane sees them; see `ResourceKeeper`.
 
     *own_names* are host names and addresses that lead to this server whatever hubs there are,
-    and the domain under which hubs get theirs. Every method that takes an address raises
-    `Problem(NOT_FOUND)` when no service stands there.
+    and the domain under which hubs get theirs.
     """
 
     def __init__(
@@ -69,61 +67,22 @@ class ProvisioningServices:
         domain: str,
         own_names: Collection[str] = (),
     ) -> None:
-        self._store = store
+        super().__init__(
+            Shelf(
+                word="service",
+                title="provisioning service",
+                find=store.find_service_by_name,
+                everything=store.list_services,
+                insert=store.insert_service,
+                replace=store.replace_service,
+                delete=store.delete_service,
+            ),
+            subscriptions,
+            clock,
+        )
         self._hubs = hubs
-        self._subscriptions = subscriptions
-        self._clock = clock
         self._domain = domain.lower()
         self._own_names = {name.lower() for name in own_names}
-
-    async def put(
-        self,
-        address: ResourceAddress,
-        wanted: ServiceSpecification,
-        *,
-        precondition: Precondition,
-        by: str,
-    ) -> tuple[ProvisioningService, bool]:
-        """Make the service, or bring it to what is *wanted*; return it and whether it is new.
-
-        Raises `Problem(MALFORMED)` for what is wanted, `Problem(CONFLICT)` when the name is
-        taken or the subscription full, `Problem(NOT_FOUND)` for its group.
-        """
-        check_service_name(address.name)
-        group = await self._subscriptions.get_group(address.subscription_id, address.resource_group)
-        place = ResourceAddress(group.subscription_id, group.name, address.name)
-        for _ in range(ATTEMPTS):
-            stored = await self._store.find_service_by_name(address.name)
-            if stored is not None and not is_at(stored.address, place):
-                raise name_taken(address.name)
-            precondition.check(None if stored is None else stored.etag)
-            if stored is None:
-                service = await self._new(place, wanted)
-                audit = self._audit(by, "service.create", service)
-                if await self._store.insert_service(service, audit) is Stored.STORED:
-                    return service, True
-                continue
-            service = await self._updated(stored, wanted)
-            audit = self._audit(by, "service.update", service)
-            if await self._store.replace_service(service, stored.etag, audit):
-                return service, False
-        raise contended(f"the provisioning service {address.name!r}")
-
-    async def get(self, address: ResourceAddress) -> ProvisioningService:
-        """Return the service at *address*."""
-        service = await self._store.find_service_by_name(address.name)
-        if service is None or not is_at(service.address, address):
-            raise Problem(
-                Kind.NOT_FOUND, f"there is no provisioning service {address.name!r} in this group"
-            )
-        return service
-
-    async def list(
-        self, subscription_id: str, resource_group: str | None = None
-    ) -> Sequence[ProvisioningService]:
-        """Return the subscription's services, or those of one of its groups, oldest first."""
-        services = await self._store.list_services()
-        return [one for one in services if is_within(one.address, subscription_id, resource_group)]
 
     async def set_tags(
         self, address: ResourceAddress, tags: Any, *, by: str
@@ -137,59 +96,13 @@ class ProvisioningServices:
             action="service.update",
         )
 
-    async def delete(
-        self, address: ResourceAddress, *, precondition: Precondition, by: str
-    ) -> bool:
-        """Delete the service with all that belongs to it; False when there was none."""
-        for _ in range(ATTEMPTS):
-            service = await self._store.find_service_by_name(address.name)
-            if service is None or not is_at(service.address, address):
-                return False
-            precondition.check(service.etag)
-            audit = self._audit(by, "service.delete", service)
-            if await self._store.delete_service(service.id, service.etag, audit):
-                return True
-        raise contended(f"the provisioning service {address.name!r}")
-
-    async def is_name_free(self, name: str) -> bool:
-        """Whether no service has that name; raises `Problem(MALFORMED)` when none could."""
+    def _check_name(self, name: str) -> None:
         check_service_name(name)
-        return await self._store.find_service_by_name(name) is None
 
-    async def keys(self, address: ResourceAddress) -> tuple[AccessPolicy, ...]:
-        """Return the service's shared access policies with their keys."""
-        return (await self.get(address)).policies
-
-    async def certificates(self, address: ResourceAddress) -> Certificates:
-        """Return the service's CA certificates."""
-        return (await self.get(address)).certificates
-
-    async def change_certificates(
-        self,
-        address: ResourceAddress,
-        change: Callable[[Certificates], Certificates],
-        *,
-        action: str,
-        certificate: str,
-        by: str,
-    ) -> Certificates:
-        """Store what *change* makes of the service's CA certificates; return that."""
-
-        def change_service(service: ProvisioningService) -> ProvisioningService:
-            after = change(service.certificates)
-            if after == service.certificates:
-                return service
-            return replace(service, certificates=after)
-
-        service = await self._change(
-            address, change_service, by=by, action=action, certificate=certificate
-        )
-        return service.certificates
-
-    async def _new(
+    async def _made(
         self, place: ResourceAddress, wanted: ServiceSpecification
     ) -> ProvisioningService:
-        others = await self._store.list_services()
+        others = await self._shelf.everything()
         siblings = sum(one.address.subscription_id == place.subscription_id for one in others)
         if siblings >= MAX_SERVICES:
             raise Problem(
@@ -250,38 +163,6 @@ class ProvisioningServices:
             return ipaddress.ip_address(hostname).is_loopback
         except ValueError:
             return False
-
-    async def _change(
-        self,
-        address: ResourceAddress,
-        change: Callable[[ProvisioningService], ProvisioningService],
-        *,
-        by: str,
-        action: str,
-        **detail: str,
-    ) -> ProvisioningService:
-        """Store what *change* makes of the service. The same object: nothing to store."""
-        for _ in range(ATTEMPTS):
-            stored = await self.get(address)
-            changed = change(stored)
-            if changed is stored:
-                return stored
-            changed = replace(changed, etag=new_etag())
-            audit = self._audit(by, action, changed, **detail)
-            if await self._store.replace_service(changed, stored.etag, audit):
-                return changed
-        raise contended(f"the provisioning service {address.name!r}")
-
-    def _audit(
-        self, by: str, action: str, service: ProvisioningService, **detail: str
-    ) -> AuditEntry:
-        return AuditEntry(
-            self._clock.now(),
-            by,
-            action,
-            f"service:{service.address.name}",
-            detail={"id": service.id, **detail},
-        )
 
 
 def _allocation(given: str | None, otherwise: AllocationPolicy) -> AllocationPolicy:
