@@ -132,3 +132,12 @@ def test_titles_hold_nothing_invisible(text) -> None:
     """What people cannot see they cannot check."""
     with pytest.raises(Problem):
         parse_title(text)
+
+
+def test_titles_are_counted_as_the_library_counts() -> None:
+    """The longest title becomes a certificate's name; one character more is a clear refusal."""
+    longest = "é" * 32
+    assert x509.NameAttribute(NameOID.COMMON_NAME, parse_title(longest)).value == longest
+    for text in ("é" * 33, "\ud800" * 33):
+        with pytest.raises(Problem, match="64 bytes"):
+            parse_title(text)

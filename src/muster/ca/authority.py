@@ -18,7 +18,7 @@ from muster.ca.issuers import (
     signing_authority,
 )
 from muster.ca.publication import make_list
-from muster.certs.names import MAX_COMMON_NAME, parse_title
+from muster.certs.names import MAX_COMMON_NAME, parse_title, title_size
 from muster.certs.profile import authority_profile
 from muster.clock import Clock
 from muster.errors import Kind, Problem
@@ -240,9 +240,12 @@ class Authorities:
 
 def _check_plan(plan: HierarchyPlan) -> None:
     parse_title(plan.name)
-    if len(plan.name) + len(_ROOT_SUFFIX) > MAX_COMMON_NAME:
-        longest = MAX_COMMON_NAME - len(_ROOT_SUFFIX)
-        raise Problem(Kind.MALFORMED, f"the name of a root and issuing CA has at most {longest}")
+    longest = MAX_COMMON_NAME - title_size(_ROOT_SUFFIX)
+    if title_size(plan.name) > longest:
+        raise Problem(
+            Kind.MALFORMED,
+            f"the name of a root and issuing CA has at most {longest} bytes of UTF-8",
+        )
     if plan.issuing_days > plan.root_days:
         raise Problem(Kind.MALFORMED, "the issuing CA cannot outlive its root")
     if not 1 <= plan.max_certificate_days <= plan.issuing_days:

@@ -153,17 +153,23 @@ def agreed_common_name(subject: x509.Name, stated: str | None) -> str:
 def parse_title(text: str) -> str:
     """Return *text* if it can be a CA's common name; raises `Problem(MALFORMED)`.
 
-    Any script, 1 to 64 characters, but nothing invisible: no control, format, surrogate,
-    private-use or unassigned characters, no space at either end.
+    Any script, 1 to 64 bytes of UTF-8, but nothing invisible: no control, format, surrogate,
+    private-use or unassigned characters, no space at either end. RFC 5280 counts characters;
+    counted in bytes, no reader finds the name too long.
     """
-    if not 1 <= len(text) <= MAX_COMMON_NAME or text != text.strip():
+    if not 1 <= title_size(text) <= MAX_COMMON_NAME or text != text.strip():
         raise Problem(
             Kind.MALFORMED,
-            f"a CA's name has 1 to {MAX_COMMON_NAME} characters and no space at either end",
+            f"a CA's name has 1 to {MAX_COMMON_NAME} bytes of UTF-8 and no space at either end",
         )
     if has_invisible(text):
         raise Problem(Kind.MALFORMED, "a CA's name may not hold invisible characters")
     return text
+
+
+def title_size(text: str) -> int:
+    """Return the length of a CA's name as it counts against `MAX_COMMON_NAME`: in bytes."""
+    return len(text.encode(errors="surrogatepass"))
 
 
 def has_invisible(text: str) -> bool:
