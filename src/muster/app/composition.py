@@ -44,6 +44,7 @@ from muster.endpoints.hub_mqtt import HubMqtt
 from muster.endpoints.mqtt_front_door import MqttFrontDoor
 from muster.endpoints.provisioning_mqtt import ProvisioningMqtt
 from muster.events.log import EmbeddedEventLog
+from muster.hub.enforced import EnforcedDevices
 from muster.hub.enforcement import Enforcement
 from muster.hub.linked import LinkedHubs
 from muster.hub.registry import Registry
@@ -132,7 +133,7 @@ async def compose(
     upgrade(database.engine)
     bus = LocalBus()
     resources = SqlResourceStore(database, own_names=settings.own_names)
-    devices = SqlDeviceStore(database)
+    device_store = SqlDeviceStore(database)
     events = EmbeddedEventLog(directory.events, clock=clock)
 
     # Identity
@@ -157,8 +158,15 @@ async def compose(
     # Control plane
     subscriptions = Subscriptions(resources, clock)
     subscription, group = await subscriptions.bootstrap(identities.tenant_id)
+    sessions = Sessions(resources, device_store, clock)
+    enforcement = Enforcement(sessions, resources, device_store, bus)
+    devices = EnforcedDevices(device_store, sessions)
     hubs = Hubs(
-        ServedHubs(resources, follow_hubs), subscriptions, devices, clock, domain=settings.domain
+        ServedHubs(resources, follow_hubs, enforcement.hub_changed),
+        subscriptions,
+        devices,
+        clock,
+        domain=settings.domain,
     )
     services = ProvisioningServices(
         resources, resources, subscriptions, clock,
@@ -186,8 +194,6 @@ async def compose(
 
     # Hub
     registry = Registry(devices, clock)
-    sessions = Sessions(resources, devices, clock)
-    enforcement = Enforcement(sessions, resources, devices, bus)
     hub_remains = HubRemains(events, devices, resources)
     linked = LinkedHubs(registry, devices, resources, clock)
 

@@ -97,15 +97,22 @@ class HubNames:
 
 
 class ServedHubs:
-    """A `HubStore` whose changes return when the hub can be dialled at its name.
+    """A `HubStore` whose changes return when they are in force.
 
-    So a resource is ready when its PUT returns, as the resource manager says. A name that cannot
-    be served is logged: the hub is stored, and another try comes with the next change.
+    The hub can be dialled at its name, so a resource is ready when its PUT returns, as the
+    resource manager says; and its sessions were judged again under its keys and CAs. A name that
+    cannot be served is logged: the hub is stored, and another try comes with the next change.
     """
 
-    def __init__(self, store: HubStore, follow: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        store: HubStore,
+        follow: Callable[[], Awaitable[None]],
+        enforce: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._store = store
         self._follow = follow
+        self._enforce = enforce
 
     async def find_hub_by_name(self, name: str) -> Hub | None:
         """Return the hub of that name, compared without case."""
@@ -119,24 +126,25 @@ class ServedHubs:
         """Store a new hub; nothing changed when its name or its host name is taken."""
         outcome = await self._store.insert_hub(hub, audit)
         if outcome is Stored.STORED:
-            await self._serve()
+            await self._serve(hub.id)
         return outcome
 
     async def replace_hub(self, hub: Hub, expected: ETag, audit: AuditEntry) -> bool:
         """Store *hub* over the version *expected*; False when that is not the stored one."""
         replaced = await self._store.replace_hub(hub, expected, audit)
         if replaced:
-            await self._serve()
+            await self._serve(hub.id)
         return replaced
 
     async def delete_hub(self, hub_id: str, expected: ETag, audit: AuditEntry) -> bool:
         """Delete it if it still has version *expected*; False when it was not so."""
         deleted = await self._store.delete_hub(hub_id, expected, audit)
         if deleted:
-            await self._serve()
+            await self._serve(hub_id)
         return deleted
 
-    async def _serve(self) -> None:
+    async def _serve(self, hub_id: str) -> None:
+        await self._enforce(hub_id)
         try:
             await self._follow()
         except Problem as problem:

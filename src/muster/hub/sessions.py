@@ -155,6 +155,13 @@ class Sessions:
         """Take note that a hub or a device changed: who is being admitted is judged again."""
         self._changes += 1
 
+    async def device_changed(self, hub_id: str, device_id: DeviceId) -> None:
+        """Judge the device's session again, and whoever is being admitted."""
+        self.note_change()
+        live = self.find(hub_id, device_id)
+        if live is not None:
+            await self.recheck(live)
+
     async def recheck(self, live: LiveSession) -> None:
         """Judge *live* again from stored state, and end it when it would not be admitted now."""
         try:
@@ -184,7 +191,11 @@ class Sessions:
         now = self._clock.now()
         for live in list(self._all()):
             if live.valid_until <= now:
-                live.end("its token or certificate has expired", refused=True)
+                try:
+                    live.end("its token or certificate has expired", refused=True)
+                except Exception:
+                    # A bug met at one session must not let the others live on.
+                    log.exception("ending a session failed", device=live.device_id)
 
     def find(self, hub_id: str, device_id: DeviceId) -> LiveSession | None:
         """Return the session of that device, or None."""
