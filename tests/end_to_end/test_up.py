@@ -91,6 +91,15 @@ def test_a_data_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
     assert str(file) in fails(f"--data={file}")
 
 
+def test_a_data_directory_that_others_can_write_is_named(tmp_path: Path) -> None:
+    """Somebody else could put another administrator's secret there."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    line = fails(f"--data={shared}")
+    assert f"chmod go-w {shared}" in line
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
 def test_an_unreadable_directory_is_named(tmp_path: Path) -> None:
     """The path is in the line."""

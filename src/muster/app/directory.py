@@ -102,10 +102,11 @@ def open_data_directory(path: Path) -> DataDirectory:
     """Make *path* if needed, and lock it.
 
     Raises `Problem(CONFLICT)` when another server runs on it; `Problem(MALFORMED)` when it cannot
-    be made, entered or written.
+    be made, entered or written; `Problem(FORBIDDEN)` when others could replace what lies in it.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(path)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (FileExistsError, NotADirectoryError):
         raise Problem(Kind.MALFORMED, f"{path} is not a directory; choose another --data") from None
@@ -121,6 +122,15 @@ def open_data_directory(path: Path) -> DataDirectory:
             Kind.CONFLICT, f"another server runs on {path}; stop it, or choose another --data"
         ) from None
     return DataDirectory(path.absolute(), lock)
+
+
+def _check_owner(path: Path) -> None:
+    # Whoever may write here may put another database or another secret in the place of ours.
+    found = path.stat()
+    if found.st_uid != os.geteuid():
+        raise Problem(Kind.FORBIDDEN, f"{path} belongs to another user; choose another --data")
+    if found.st_mode & 0o022:
+        raise Problem(Kind.FORBIDDEN, f"{path} can be written by others; run: chmod go-w {path}")
 
 
 def write_ready_file(path: Path, document: dict[str, Any]) -> None:
