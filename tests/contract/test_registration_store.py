@@ -123,20 +123,6 @@ async def test_replace_needs_the_stored_version(
     assert await lines(database) == 2
 
 
-async def test_notices_are_of_outcomes(store: SqlRegistrationStore, database: Database) -> None:
-    """An assignment that is still being made is nobody's business."""
-    begun = a_registration(**BEGUN)
-    await store.insert_registration(begun, LINE)
-    assert await notices(database) == []
-    done = a_registration()
-    await store.replace_registration(done, begun.etag, LINE)
-    await store.delete_registration("s", done.registration_id, done.etag, LINE)
-    assert await notices(database) == [
-        "registration.changed s/dev-1",
-        "registration.deleted s/dev-1",
-    ]
-
-
 async def test_delete_needs_the_stored_version(
     store: SqlRegistrationStore, database: Database
 ) -> None:

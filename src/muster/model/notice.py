@@ -14,11 +14,10 @@ class Notice:
 
     Topics so far: `hub.changed`, `hub.deleted`, `service.changed`, `service.deleted`
     (subject: the resource's id); `device.changed`, `device.deleted` (subject: hub id, a slash,
-    device id); `enrollment.changed`, `enrollment.deleted` (subject: service id, a slash, group id);
-    `registration.changed`, `registration.deleted` (subject: service id, a slash, registration
-    id); `certificate.revoked` (subject: the issuing CA's id, a slash, the serial in hexadecimal:
-    not a thumbprint, because the holder of a certificate can rewrite its signature, and with
-    it every digest, while it stays valid).
+    device id); `enrollment.changed`, `enrollment.deleted` (subject: service id, a slash, group id).
+    To come with revocation: `certificate.revoked` (subject: the issuing CA's id, a slash, the
+    serial in hexadecimal: not a thumbprint, because the holder of a certificate can rewrite its
+    signature, and with it every digest, while it stays valid).
     """
 
     topic: str

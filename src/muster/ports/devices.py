@@ -35,7 +35,7 @@ class DeviceReader(Protocol):
 class DeviceStore(DeviceReader, Protocol):
     """Look devices up and change them.
 
-    Each change, its audit line and its notice are one transaction.
+    Each change, its audit line and its notice are one transaction. A new device is no notice.
     """
 
     async def insert_device(self, device: Device, audit: AuditEntry) -> bool:

@@ -28,8 +28,7 @@ class RegistrationReader(Protocol):
 class RegistrationStore(RegistrationReader, Protocol):
     """Look registrations up and change them.
 
-    Each change, its audit line and its notice (`registration.changed`, `registration.deleted`;
-    subject: service id, a slash, registration id) are one transaction.
+    Each change and its audit line are one transaction.
     """
 
     async def insert_registration(self, registration: Registration, audit: AuditEntry) -> bool:

@@ -212,7 +212,13 @@ class Database:
             next_begin = time.monotonic() + _PACE_SECONDS if len(waiting) > 1 else 0.0
             for start in range(0, len(waiting), _GROUP):
                 group = waiting[start : start + _GROUP]
-                self._report(group, _commit(self._connection, group))
+                try:
+                    announced = _commit(self._connection, group)
+                except BaseException as error:  # noqa: BLE001 - whoever waits must hear of our bug
+                    announced = set()
+                    for item in group:
+                        item.result, item.error = None, error
+                self._report(group, announced)
 
     def _take_waiting(self, not_before: float) -> tuple[list[_Change], bool]:
         turn = self._queue.get()

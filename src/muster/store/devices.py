@@ -146,7 +146,8 @@ class SqlDeviceStore:
 
         def change(connection: Connection) -> None:
             _INSERT.run(connection, values)
-            _record(connection, "device.changed", device.hub_id, device.device_id, audit)
+            # No notice: nobody has a session, or anything else, of a device that was not there.
+            insert_audit(connection, audit)
 
         try:
             await self._database.write(change)

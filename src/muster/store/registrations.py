@@ -26,11 +26,9 @@ from sqlalchemy.exc import IntegrityError
 
 from muster.ids import DeviceId, ETag, RegistrationId, Thumbprint
 from muster.model.audit import AuditEntry
-from muster.model.notice import Notice
 from muster.model.registration import Operation, Registration, RegistrationStatus, Substatus
 from muster.store.audit import insert_audit
 from muster.store.database import Database
-from muster.store.outbox import insert_notice
 from muster.store.prepared import Prepared
 from muster.store.schema import JsonDocument, UtcDateTime, metadata
 
@@ -124,7 +122,7 @@ class SqlRegistrationStore:
 
         def change(connection: Connection) -> None:
             _INSERT.run(connection, values)
-            _record(connection, "registration.changed", registration, audit)
+            insert_audit(connection, audit)
 
         try:
             await self._database.write(change)
@@ -142,7 +140,7 @@ class SqlRegistrationStore:
         def change(connection: Connection) -> bool:
             if _REPLACE.run(connection, values) == 0:
                 return False
-            _record(connection, "registration.changed", registration, audit)
+            insert_audit(connection, audit)
             return True
 
         return await self._database.write(change)
@@ -157,8 +155,6 @@ class SqlRegistrationStore:
             if _DELETE.run(connection, values) == 0:
                 return False
             insert_audit(connection, audit)
-            subject = f"{service_id}/{registration_id}"
-            insert_notice(connection, Notice("registration.deleted", subject))
             return True
 
         return await self._database.write(change)
@@ -196,16 +192,6 @@ def _version(service_id: str, registration_id: RegistrationId, expected: ETag) -
         "at_key": registration_id.folded,
         "at_etag": str(expected),
     }
-
-
-def _record(
-    connection: Connection, topic: str, registration: Registration, audit: AuditEntry
-) -> None:
-    insert_audit(connection, audit)
-    # Nobody can act on an assignment that is still being made.
-    if registration.status is not RegistrationStatus.ASSIGNING:
-        subject = f"{registration.service_id}/{registration.registration_id}"
-        insert_notice(connection, Notice(topic, subject))
 
 
 def _row(registration: Registration) -> dict[str, Any]:
