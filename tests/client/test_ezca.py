@@ -23,7 +23,6 @@ from muster.client.ezca import (
     DirectoryObject,
     Ezca,
     caller_of,
-    certificate_pem,
 )
 from muster.errors import Kind
 
@@ -103,7 +102,7 @@ def test_registration_is_not_repeated(service, both, waits):
 @pytest.mark.parametrize("form", ["pem", "crlf", "base64"])
 def test_a_certificate_comes_in_any_of_ezcas_forms(service, both, certificate, form):
     """PEM with either line end, or bare base64."""
-    pem = certificate_pem(certificate)
+    pem = certificate.public_bytes(Encoding.PEM).decode()
     text = {
         "pem": pem,
         "crlf": pem.replace("\n", "\r\n"),

@@ -13,14 +13,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from muster.client import device_sdk
 from muster.client.certificates import KeyKind
 from muster.client.device_sdk import Assignment
 from muster.client.errors import ServiceError
-from muster.client.ezca import Authority, Ezca, certificate_pem
+from muster.client.ezca import Authority, Ezca
 from muster.client.registry import Registry
 from muster.client.session import Session
 from muster.client.simulation import (
@@ -80,7 +80,7 @@ class World:
             .not_valid_after(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=10))
             .sign(CA_KEY, hashes.SHA256())
         )
-        return certificate_pem(made)
+        return made.public_bytes(Encoding.PEM).decode()
 
     def register(self, endpoint, scope, name, files, server_ca):
         """Stand for the SDK's provisioning."""

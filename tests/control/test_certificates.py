@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from muster.control.certificates import (
     CODE_LIFETIME,
@@ -15,7 +13,6 @@ from muster.control.certificates import (
     Certificates,
     challenge_certificate,
     check_authority,
-    decode_certificate,
     find_certificate,
     put_certificate,
     remove_certificate,
@@ -42,39 +39,6 @@ def kind_of(call: Any, *args: Any, **kwargs: Any) -> Kind:
     with pytest.raises(Problem) as caught:
         call(*args, **kwargs)
     return caught.value.kind
-
-
-def test_der_and_pem_are_both_taken(make_authority: Any) -> None:
-    """Tools base64 either; line breaks and a PEM that was not encoded again do not matter."""
-    authority = make_authority()
-    pem = authority.certificate.public_bytes(Encoding.PEM)
-    for text in (
-        base64.b64encode(authority.der).decode(),
-        base64.encodebytes(authority.der).decode(),
-        base64.b64encode(pem).decode(),
-        base64.b64encode(pem.replace(b"\n", b"\r\n")).decode(),
-        pem.decode(),
-    ):
-        assert decode_certificate(text) == authority.der
-
-
-def test_what_is_not_one_certificate_is_refused(make_authority: Any) -> None:
-    """Two, none, trailing bytes, a key, rubbish, and a megabyte that is not even read."""
-    authority = make_authority()
-    pem = authority.certificate.public_bytes(Encoding.PEM)
-    for data in (
-        pem + pem,
-        authority.der + b"x",
-        authority.der[:-1],
-        b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
-        pem.replace(b"CERTIFICATE", b"PRIVATE KEY"),
-        b"\x30\x80" * 50,
-        b"hello",
-    ):
-        assert kind_of(decode_certificate, base64.b64encode(data).decode()) is Kind.MALFORMED
-    for text in ("", "   ", "not base64!", "\u0661\u0661", "-----"):
-        assert kind_of(decode_certificate, text) is Kind.MALFORMED
-    assert kind_of(decode_certificate, "A" * 1_000_000) is Kind.TOO_LARGE
 
 
 def test_only_a_ca_certificate_is_taken(make_authority: Any) -> None:

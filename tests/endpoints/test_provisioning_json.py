@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.endpoints.codes import PROVISIONING_CODE
-from muster.endpoints.provisioning_enrollment_json import parse_certificate, parse_group
+from muster.endpoints.provisioning_enrollment_json import parse_group
 from muster.endpoints.provisioning_json import (
     check_register_body,
     encode,
@@ -74,13 +74,6 @@ def test_no_group_is_a_bug(value: object) -> None:
     ):
         with pytest.raises(Problem):
             parse_group(json.dumps(document).encode(), "group")
-
-
-@given(st.text(max_size=300))
-def test_no_certificate_text_is_a_bug(text: str) -> None:
-    """Whatever stands in a certificate's place is refused."""
-    with pytest.raises(Problem):
-        parse_certificate(text)
 
 
 @pytest.mark.parametrize("status", list(RegistrationStatus))

@@ -8,11 +8,17 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from muster.certs.chain import MAX_CERTIFICATE_BYTES, load_chain
 from muster.errors import Kind, Problem
 
 # An RSA-4096 request with a hundred names takes 6 KiB as PEM; nothing honest comes near this.
 MAX_REQUEST_TEXT = 32 * 1024
+# `MAX_CERTIFICATE_BYTES` as base64 of PEM, which is base64 twice: 16/9 of them and line ends.
+MAX_CERTIFICATE_TEXT = 2 * MAX_CERTIFICATE_BYTES
 
+_CERTIFICATE_ARMOUR = re.compile(
+    r"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*\Z"
+)
 # Windows' CertEnroll writes NEW; everybody else does not.
 _REQUEST_ARMOUR = re.compile(
     r"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----"
@@ -31,6 +37,33 @@ def certificate_pem(der: bytes) -> str:
     text = base64.b64encode(der).decode()
     body = "\n".join([text[start : start + _COLUMNS] for start in range(0, len(text), _COLUMNS)])
     return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+
+def certificate_der(text: str) -> bytes:
+    """Return the DER of the one certificate in *text*: PEM, base64 of DER, or base64 of PEM.
+
+    Tools send all three; line length and line ends do not matter. Whatever is beside the one
+    armoured block, and a second block, is refused. What it returns is an X.509 certificate whose
+    names and extensions can be read; nothing else of it is checked. Raises `Problem(MALFORMED)`.
+    """
+    if len(text) > MAX_CERTIFICATE_TEXT:
+        raise Problem(
+            Kind.MALFORMED, f"a certificate has at most {MAX_CERTIFICATE_TEXT} characters of text"
+        )
+    try:
+        der = _certificate_bytes(text)
+    except ValueError:
+        raise Problem(
+            Kind.MALFORMED, "a certificate is one PEM block, base64 of DER, or base64 of such PEM"
+        ) from None
+    try:
+        load_chain([der])
+    except Problem:
+        raise Problem(
+            Kind.MALFORMED,
+            f"the text is not of one X.509 certificate of at most {MAX_CERTIFICATE_BYTES} bytes",
+        ) from None
+    return der
 
 
 def request_der(text: str) -> bytes:
@@ -55,7 +88,7 @@ def request_der(text: str) -> bytes:
             "the CSR is neither one PEM block labelled CERTIFICATE REQUEST nor base64",
         )
     try:
-        der = binascii.a2b_base64(_WHITESPACE.sub("", body), strict_mode=True)
+        der = _base64(body)
     except ValueError as error:
         raise Problem(Kind.MALFORMED, "the CSR is not valid base64") from error
     if not der:
@@ -106,6 +139,26 @@ def der_time(moment: datetime) -> bytes:
 def der_explicit(number: int, content: bytes) -> bytes:
     """Return *content* under the explicit context tag *number*, 0 to 30 (X.690 section 8.14)."""
     return _tagged(0xA0 | number, content)
+
+
+def _certificate_bytes(text: str) -> bytes:
+    if not _is_armoured(text):
+        data = _base64(text)
+        text = data.decode("latin-1")
+        if not _is_armoured(text):
+            return data
+    armoured = _CERTIFICATE_ARMOUR.match(text)
+    if armoured is None:
+        raise ValueError("not one armoured certificate")
+    return _base64(armoured[1])
+
+
+def _is_armoured(text: str) -> bool:
+    return text.lstrip().startswith("-----")
+
+
+def _base64(text: str) -> bytes:
+    return binascii.a2b_base64(_WHITESPACE.sub("", text), strict_mode=True)
 
 
 def _tagged(tag: int, content: bytes) -> bytes:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from muster.certs.encoding import certificate_pem
 from muster.cli.output import JsonOption, print_fields, print_json, print_table
 from muster.cli.server import ReadyFileOption, find_server
 from muster.client.authorities import ManagedAuthority
-from muster.client.ezca import certificate_pem
 from muster.errors import Kind, Problem
 
 app = typer.Typer(no_args_is_help=True, help="Certificate authorities.")
@@ -67,7 +68,7 @@ def download(
     """Write a certificate authority's certificate to a file, to upload it elsewhere."""
     _, certificate = _find(ca, ready_file)
     try:
-        out.write_text(certificate_pem(certificate), encoding="ascii")
+        out.write_text(_pem(certificate), encoding="ascii")
     except OSError as error:
         raise Problem(Kind.MALFORMED, f"{out}: {error.strerror}") from None
 
@@ -85,9 +86,13 @@ def _find(ca: str, ready_file: Path | None) -> tuple[ManagedAuthority, x509.Cert
         return matches[0], session.call(server.authorities().certificate(matches[0].id))
 
 
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate_pem(certificate.public_bytes(Encoding.DER))
+
+
 def _print_one(found: ManagedAuthority, certificate: x509.Certificate, as_json: bool) -> None:
     if as_json:
-        print_json({"authority": found, "certificate": certificate_pem(certificate)})
+        print_json({"authority": found, "certificate": _pem(certificate)})
         return
     print_fields(
         (

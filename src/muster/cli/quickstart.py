@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from muster.certs.encoding import certificate_pem
 from muster.cli.output import JsonOption, print_fields, print_json
 from muster.cli.server import ReadyFileOption, Server, find_server
 from muster.client.authorities import ManagedAuthority
 from muster.client.enrollments import Enrollments
 from muster.client.errors import ServiceError
-from muster.client.ezca import Authority, certificate_pem
+from muster.client.ezca import Authority
 from muster.client.resource_manager import Resource, ResourceType
 from muster.client.session import Session
 from muster.client.shared_access import ConnectionString
@@ -92,7 +94,7 @@ def set_up(
     template = _template_of(session, server, made)
     certificate = session.call(server.authorities().certificate(made.id))
     file = certificate_file or server.directory / "quickstart-ca.pem"
-    _write(file, certificate_pem(certificate))
+    _write(file, certificate_pem(certificate.public_bytes(Encoding.DER)))
 
     manager = server.resource_manager()
     hub = session.call(manager.ensure(ResourceType.HUB, names.hub, location=LOCATION))

@@ -7,16 +7,13 @@ comes with status 200.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from muster.certs.encoding import certificate_der
 from muster.client.errors import ServiceError, one_line
 from muster.client.exchange import (
     Answer,
@@ -29,7 +26,7 @@ from muster.client.exchange import (
     json_request,
 )
 from muster.client.tokens import RESOURCE_MANAGER_SCOPE, token_claims
-from muster.errors import Kind
+from muster.errors import Kind, Problem
 
 PUBLIC_URL = "https://portal.ezca.io"
 
@@ -208,16 +205,9 @@ def _message(answer: Answer, purpose: str) -> str:
 
 
 def _certificate(text: str, purpose: str) -> x509.Certificate:
-    # One certificate, as PEM or as bare base64 of its DER.
-    bare = re.sub(r"-----[A-Za-z ]+-----", "", text)
     try:
-        return x509.load_der_x509_certificate(base64.b64decode(bare))
-    except (binascii.Error, ValueError):
+        return x509.load_der_x509_certificate(certificate_der(text))
+    except Problem:
         raise ServiceError(
             Kind.UNAVAILABLE, f"could not {purpose}: the answer is not one certificate"
         ) from None
-
-
-def certificate_pem(certificate: x509.Certificate) -> str:
-    """Return *certificate* as PEM text."""
-    return certificate.public_bytes(Encoding.PEM).decode("ascii")

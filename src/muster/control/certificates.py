@@ -15,10 +15,7 @@ All of it is pure: tuples in, tuples out; `CertificateManager` loads and stores 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
-import re
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -29,6 +26,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from muster.certs.chain import common_name, load_chain
+from muster.certs.encoding import certificate_der
 from muster.clock import Clock
 from muster.control.names import check_certificate_name
 from muster.control.placement import Precondition
@@ -41,37 +39,10 @@ Certificates = tuple[CaCertificate, ...]
 # Each device's chain may have to be tried against every one. 25 is what the public service's
 # basic hubs and provisioning services take; a CA and its successor for a dozen plants.
 MAX_CERTIFICATES = 25
-# A CA certificate has 1 to 4 KiB; twice base64 (of PEM) makes that 7.
-_MAX_TEXT = 32 * 1024
 # The code is signed where the CA's key is, which for an offline root takes an appointment.
 CODE_LIFETIME = timedelta(days=7)
 # 192 bits: 48 characters, as the public service's codes have, and under the 64 of a common name.
 _CODE_BYTES = 24
-_ARMOUR = re.compile(
-    rb"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*\Z"
-)
-
-
-def decode_certificate(text: str) -> bytes:
-    """Return the DER of the one certificate in *text*: base64 of DER, or of a whole PEM file.
-
-    Does not check what the certificate is: see `check_authority`.
-
-    Raises `Problem(MALFORMED)`, `Problem(TOO_LARGE)`.
-    """
-    if len(text) > _MAX_TEXT:
-        raise Problem(Kind.TOO_LARGE, f"a certificate has at most {_MAX_TEXT} characters")
-    # A PEM file that was not encoded again is plain enough to be taken too.
-    data = text.encode("utf-8", "replace") if text.lstrip().startswith("-----") else _base64(text)
-    if data.lstrip().startswith(b"-----"):
-        armoured = _ARMOUR.match(data)
-        if armoured is None:
-            raise Problem(
-                Kind.MALFORMED, "the PEM text must be one CERTIFICATE block and nothing else"
-            )
-        data = _base64(armoured[1].decode())
-    load_chain([data])
-    return data
 
 
 def check_authority(der: bytes, *, now: datetime) -> None:
@@ -247,8 +218,8 @@ class CertificateManager:
         precondition: Precondition,
         by: str,
     ) -> tuple[CaCertificate, bool]:
-        """Store the certificate in *text* (`decode_certificate`); return it and if it is new."""
-        der = decode_certificate(text)
+        """Store the certificate in *text* (`certificate_der`); return it and if it is new."""
+        der = certificate_der(text)
         now = self._clock.now()
         new = False
 
@@ -280,7 +251,7 @@ class CertificateManager:
         self, address: ResourceAddress, name: str, text: str, if_match: ETag, *, by: str
     ) -> CaCertificate:
         """Return the certificate, verified by the proof in *text*."""
-        proof = decode_certificate(text)
+        proof = certificate_der(text)
         now = self._clock.now()
         after = await self._change(
             address,
@@ -354,13 +325,3 @@ def _check_proof(authority: bytes, proof: bytes, code: str, now: datetime) -> No
         raise Problem(
             Kind.MALFORMED, "the verification certificate was not signed by this CA certificate"
         ) from error
-
-
-def _base64(text: str) -> bytes:
-    try:
-        data = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        data = b""
-    if not data:
-        raise Problem(Kind.MALFORMED, "the certificate is not base64 of DER or of PEM")
-    return data

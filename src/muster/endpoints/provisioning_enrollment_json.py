@@ -12,14 +12,12 @@ Rules (facts/dps.md 2.2, 3):
 from __future__ import annotations
 
 import base64
-import binascii
-import re
 from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from muster.certs.encoding import certificate_der
 from muster.certs.identity import sha1_thumbprint, sha256_thumbprint
 from muster.endpoints.provisioning_json import moment_text, parse_json
 from muster.errors import Kind, Problem
@@ -36,10 +34,6 @@ from muster.model.enrollment import (
 from muster.model.resource import AllocationPolicy
 from muster.provisioning.enrollments import GroupSettings
 
-# A certificate of 16 KiB, in base64 of PEM.
-_MAX_CERTIFICATE_TEXT = 32 * 1024
-_PEM_BEGIN = b"-----BEGIN "
-_WHITESPACE = re.compile(r"\s+")
 # The most hubs that a service may have (facts/dps.md 6).
 _MAX_HUBS = 50
 _STATUSES = {status.value: status for status in ProvisioningStatus}
@@ -193,28 +187,6 @@ def attestation_document(attestation: GroupAttestation) -> dict[str, Any]:
     }
 
 
-def parse_certificate(text: str) -> bytes:
-    """Return the DER of the one certificate in *text* (rule 2); raises `Problem(MALFORMED)`."""
-    if len(text) > _MAX_CERTIFICATE_TEXT:
-        raise Problem(Kind.MALFORMED, f"a certificate has at most {_MAX_CERTIFICATE_TEXT} bytes")
-    data = text.encode("utf-8", "replace").strip()
-    if not data.startswith(_PEM_BEGIN):
-        try:
-            data = base64.b64decode(_WHITESPACE.sub("", text), validate=True).strip()
-        except (binascii.Error, ValueError):
-            raise _bad_certificate() from None
-    try:
-        if data.startswith(_PEM_BEGIN):
-            found = x509.load_pem_x509_certificates(data)
-            if len(found) != 1 or data.count(_PEM_BEGIN) != 1:
-                raise Problem(Kind.MALFORMED, "one certificate is wanted, and the text has more")
-            return found[0].public_bytes(Encoding.DER)
-        x509.load_der_x509_certificate(data)
-    except ValueError:
-        raise _bad_certificate() from None
-    return data
-
-
 def _attestation(attestation: _Attestation) -> GroupAttestation:
     if attestation.type.lower() != "x509":
         raise Problem(Kind.UNSUPPORTED, "enrolment groups have X.509 attestation here, no other")
@@ -238,7 +210,7 @@ def _carried(document: _Certificate | None) -> bytes | None:
         return None
     if not document.certificate:
         raise Problem(Kind.MALFORMED, "a signing certificate lacks its certificate")
-    return parse_certificate(document.certificate)
+    return certificate_der(document.certificate)
 
 
 def _status(text: str | None) -> ProvisioningStatus:
@@ -282,9 +254,3 @@ def _certificate_document(der: bytes) -> dict[str, Any]:
 
 def _custom_allocation() -> Problem:
     return Problem(Kind.UNSUPPORTED, "custom allocation is not offered here")
-
-
-def _bad_certificate() -> Problem:
-    return Problem(
-        Kind.MALFORMED, "a certificate is PEM, base64 of DER, or base64 of PEM, of X.509"
-    )
