@@ -2,17 +2,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from muster.net.reasons import CloseReason, Closings, QuietLog, log_bug
-
-
-def test_lines_are_limited_by_key_and_second():
-    """So many a second for each key; the next line says how many were left out."""
-    now = [100.0]
-    quiet = QuietLog(lines_per_second=2, monotonic=lambda: now[0])
-    assert [quiet.allows("a") for _ in range(5)] == [0, 0, None, None, None]
-    assert quiet.allows("b") == 0
-    now[0] += 1
-    assert [quiet.allows("a") for _ in range(2)] == [3, 0]
+from muster.net.reasons import CloseReason, Closings, log_bug
 
 
 def test_every_end_is_counted_and_few_are_logged():

@@ -21,7 +21,8 @@ from starlette.websockets import WebSocket, WebSocketState
 from muster.model.peer import Peer
 from muster.net.asgi import PEER
 from muster.net.driver import Driver, OpenSession, Turn
-from muster.net.reasons import CloseReason, log_bug
+from muster.net.reasons import CloseReason
+from muster.observe.refusals import log_bug
 
 SUBPROTOCOL = "mqtt"
 # The paths that SDKs dial: the official ones use the first, plain MQTT clients the root.

@@ -20,6 +20,8 @@ from typing import Any
 
 import structlog
 
+from muster.model.quiet import QuietLog
+
 _LOG = structlog.get_logger("muster.net")
 _STANDARD = logging.getLogger("muster.net")
 
@@ -60,44 +62,7 @@ _ORDINARY = frozenset(
     }
 )
 
-# Lines a second for one reason: enough to see who it is, too few to fill a disk
-# (200 bytes a line, 18 reasons: 3 GB a day at the very worst).
-_LINES_PER_SECOND = 10
-
-
-class QuietLog:
-    """Lets a bounded number of lines a second through for each key, and counts the rest."""
-
-    def __init__(
-        self,
-        *,
-        lines_per_second: int = _LINES_PER_SECOND,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._limit = lines_per_second
-        self._monotonic = monotonic
-        self._second = 0
-        self._written: Counter[str] = Counter()
-        self._left_out: Counter[str] = Counter()
-
-    def allows(self, key: str) -> int | None:
-        """Return None to stay silent, or how many lines of *key* were left out before this one.
-
-        The caller bounds the number of distinct keys: use the words of an enum, never a
-        value that a peer sent.
-        """
-        second = int(self._monotonic())
-        if second != self._second:
-            self._second = second
-            self._written.clear()
-        if self._written[key] >= self._limit:
-            self._left_out[key] += 1
-            return None
-        self._written[key] += 1
-        return self._left_out.pop(key, 0)
-
-
-_BUGS = QuietLog()
+_BUGS = QuietLog(monotonic=time.monotonic)
 
 
 def log_bug(what: str, error: BaseException | None = None, **fields: Any) -> None:
@@ -105,12 +70,7 @@ def log_bug(what: str, error: BaseException | None = None, **fields: Any) -> Non
 
     Bounded for each *what* like everything that a peer may be able to cause again and again.
     """
-    left_out = _BUGS.allows(what)
-    if left_out is None:
-        return
-    if left_out:
-        fields["left_out"] = left_out
-    _LOG.error(what, exc_info=error or True, **fields)
+    _BUGS.write(_LOG.error, what, what, exc_info=error or True, **fields)
 
 
 class Closings:
@@ -128,9 +88,11 @@ class Closings:
             if _STANDARD.isEnabledFor(logging.DEBUG):
                 _LOG.debug("connection closed", reason=reason.value, detail=detail, **fields)
             return
-        left_out = self._quiet.allows(reason.value)
-        if left_out is None:
-            return
-        if left_out:
-            fields["left_out"] = left_out
-        _LOG.info("connection closed", reason=reason.value, detail=detail, **fields)
+        self._quiet.write(
+            _LOG.info,
+            reason.value,
+            "connection closed",
+            reason=reason.value,
+            detail=detail,
+            **fields,
+        )
