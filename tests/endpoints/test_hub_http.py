@@ -315,9 +315,16 @@ async def test_roles(api: Api) -> None:
 
 
 async def test_an_unknown_host(api: Api) -> None:
-    """No hub, no registry."""
-    answer = await api.call("GET", "/devices", host="elsewhere.example")
-    assert answer.status_code == 404
+    """A stranger cannot learn which hosts are hubs; a bearer, who is known, is told."""
+    strange = token("elsewhere.example", OTHER, name="iothubowner").decode()
+    here = token(HOST, OTHER, name="iothubowner").decode()
+    absent = await api.call("GET", "/devices", host="elsewhere.example", authorization=strange)
+    present = await api.call("GET", "/devices", authorization=here)
+    assert absent.status_code == present.status_code == 401
+    assert absent.json()["Message"] == present.json()["Message"]
+    for given, status in (("Bearer nobody", 401), ("", 401), ("Bearer owner", 404)):
+        answer = await api.call("GET", "/devices", host="elsewhere.example", authorization=given)
+        assert answer.status_code == status
 
 
 async def test_listing(api: Api) -> None:

@@ -543,8 +543,38 @@ async def test_services_that_share_a_host_are_told_apart_by_key(api: Api) -> Non
 
 
 async def test_unknown_host(api: Api) -> None:
-    """A host that no service answers to is not found."""
-    assert_error(await api("GET", "/enrollmentGroups/factory", host="x.example"), 404)
+    """A stranger cannot learn which hosts are services; a bearer, who is known, is told."""
+    wrong = "d3Jvbmcga2V5IHdyb25nIGtleSB3cm9uZyBrZXk="
+    path, absent = "/enrollmentGroups/factory", api.token(resource="x.example", key=wrong)
+    there = assert_error(await api("GET", path, token=api.token(key=wrong)), 401)
+    assert assert_error(await api("GET", path, host="x.example", token=absent), 401) == there
+    assert_error(await api("GET", path, host="x.example", token="Bearer Nobody"), 401)
+    assert_error(await api("GET", path, host="x.example", token="Bearer Owner"), 404)
+
+
+async def test_two_authorizations(api: Api) -> None:
+    """Two headers would leave it to chance which of them a proxy in front looked at."""
+    good = ("authorization", api.token())
+    path = "/enrollmentGroups/factory"
+    assert (await api.http.get(path, headers=[good])).status_code == 200
+    for second in (good, ("Authorization", "Bearer Owner")):
+        assert_error(await api.http.get(path, headers=[good, second]), 401)
+
+
+@pytest.mark.parametrize("seconds", [0, 3661 * 86_400])
+async def test_a_signature_is_in_force_and_not_for_ever(api: Api, seconds: int) -> None:
+    """To the second at its end, and of ten years at most: the hub's rules."""
+    token = api.token(seconds=seconds)
+    assert_error(await api("GET", "/enrollmentGroups/factory", token=token), 401)
+
+
+async def test_an_encoded_slash_is_part_of_a_name(api: Api) -> None:
+    """A token for one group is judged by the path as it was sent, and not as it decodes."""
+    token = api.token(resource=f"{SERVICE_HOST}/enrollmentGroups/factory")
+    path = "/enrollmentGroups/factory/attestationmechanism"
+    assert (await api("POST", path, token=token)).status_code == 200
+    sent = "/enrollmentGroups/factory%2Fattestationmechanism"
+    assert_error(await api("POST", sent, token=token), 401)
 
 
 # What is not served

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -26,7 +26,7 @@ from muster.control.hubs import Hubs
 from muster.control.services import ProvisioningServices
 from muster.control.subscriptions import Subscriptions
 from muster.endpoints import resource_manager_http
-from muster.endpoints.resource_manager import problem_response
+from muster.endpoints.resource_manager import ResourceManagerWire
 from muster.errors import Kind, Problem
 from muster.model.principal import Principal, PrincipalKind, Role
 from muster.store.database import Database
@@ -148,7 +148,8 @@ async def test_a_stranger_learns_nothing(server: Server) -> None:
 def test_a_challenge_cannot_be_broken_out_of() -> None:
     """Whatever the refusal quotes, the header stays one header with one text."""
     problem = Problem(Kind.UNAUTHENTICATED, 'a"b\\c\r\nSet-Cookie: d\u20ac')
-    answer = problem_response(problem, authority="https://localhost/tenant")
+    wire = ResourceManagerWire(authenticate, cast("Any", None), "https://localhost/tenant")
+    answer = wire.refuse(Request({"type": "http"}), problem, "id")
     challenge = answer.headers["www-authenticate"]
     assert challenge.endswith('error_description="a?b?c??Set-Cookie: d?"')
 

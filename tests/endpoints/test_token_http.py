@@ -333,14 +333,14 @@ async def test_nothing_that_was_passed_on_gets_local_tokens(server: Server, name
 
 async def test_imds_is_off_unless_asked_for(server: Server) -> None:
     """It has no secret, so whoever may open a loopback connection would be let in."""
-    endpoint = server.app.routes[0].endpoint.__self__  # type: ignore[attr-defined]  # its parts
+    endpoint = server.app.routes[0].operation.handler.__self__  # type: ignore[attr-defined]  # its parts
     closed = token_http.routes(
         issuer=endpoint.issuer,
         keys=endpoint.keys,
         audiences=endpoint.audiences,
         credentials=endpoint.credentials,
         managed_identity=None,  # type: ignore[arg-type]  # never called here
-        clock=endpoint.clock,
+        clock=StandingClock(),
     )
     there = Server(Starlette(routes=closed), server.made)
     answer = await there.call("GET", IMDS, headers={"Metadata": "true"})

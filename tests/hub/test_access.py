@@ -27,10 +27,10 @@ from tests.support.pki import TestAuthority
 
 from muster.certs.identity import sha1_thumbprint, sha256_thumbprint
 from muster.errors import Kind, Problem
-from muster.hub.access import MAX_TOKEN_LIFE, AuthMethod, admit, authorise_token
+from muster.hub.access import AuthMethod, admit
 from muster.ids import DeviceId, Thumbprint
 from muster.model.device import AuthenticationType, Device, DeviceAuthentication, DeviceStatus
-from muster.model.resource import Right
+from muster.protocols.sas_policy import MAX_TOKEN_LIFE
 
 ROOT = TestAuthority("root")
 ISSUING = ROOT.below("issuing")
@@ -283,39 +283,3 @@ def test_a_certificate_is_nothing_to_a_device_without_one(kind: AuthenticationTy
     device = a_device(authentication=DeviceAuthentication(kind, PRIMARY, SECONDARY))
     problem = refusal(device, password=None, chain=chain(ROOT.leaf("dev1")))
     assert problem.kind is Kind.UNAUTHENTICATED
-
-
-# Services ---------------------------------------------------------------------------------------
-
-
-def test_a_service_token_names_its_policy() -> None:
-    """The policy and the end of the token come back; the host may carry a port."""
-    text = token("hub1.example:8443", POLICY_KEY, name="registryRead").decode()
-    policy, until = authorise_token(
-        a_hub(), "hub1.example:8443", text, Right.REGISTRY_READ, "devices/dev1", now=NOW
-    )
-    assert (policy.key_name, until) == ("registryRead", LATER)
-
-
-SERVICE_REFUSALS = {
-    "no policy": (token(HOST), Kind.UNAUTHENTICATED),
-    "a device's own token": (token(), Kind.UNAUTHENTICATED),
-    "not this right": (token(HOST, POLICY_KEY, name="service"), Kind.FORBIDDEN),
-    "another path": (
-        token(f"{HOST}/devices/dev10", POLICY_KEY, name="iothubowner"),
-        Kind.UNAUTHENTICATED,
-    ),
-    "expired": (
-        token(HOST, POLICY_KEY, name="iothubowner", expires=NOW - timedelta(seconds=1)),
-        Kind.UNAUTHENTICATED,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SERVICE_REFUSALS)
-def test_a_service_token_that_does_not_do(name: str) -> None:
-    """A service proves a policy that has the right, for a resource that covers the path."""
-    text, kind = SERVICE_REFUSALS[name]
-    with pytest.raises(Problem) as caught:
-        authorise_token(a_hub(), HOST, text.decode(), Right.REGISTRY_WRITE, "devices/dev1", now=NOW)
-    assert caught.value.kind is kind

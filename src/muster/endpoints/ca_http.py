@@ -12,11 +12,9 @@ Rules, each one learnt from a client:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from msgspec import Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,8 +37,9 @@ from muster.endpoints.ca_messages import (
     certificate_created,
     decode,
 )
-from muster.endpoints.codes import HTTP_STATUS
-from muster.endpoints.routing import CaselessRoute
+from muster.endpoints.codes import HTTP_STATUS, INTERNAL_HTTP_STATUS
+from muster.endpoints.rendering import encode_json, json_response
+from muster.endpoints.wire import INTERNAL, Operation, Wire, routes_of
 from muster.errors import Kind, Problem
 from muster.model.authority import Authority, Hashing, KeyType
 from muster.model.principal import Principal
@@ -48,8 +47,14 @@ from muster.model.principal import Principal
 # A CSR of 32 KiB with every control character escaped, and a hundred names beside it.
 _MAX_BODY = 128 * 1024
 
-Handler = Callable[[Principal, Request], Awaitable[Response]]
-Refuse = Callable[[Problem], Response]
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An authenticated request. What the caller may, the services decide."""
+
+    request: Request
+    principal: Principal
+
 
 # What an APIResult endpoint says with its status: the caller must sign in, wait or send less.
 _STATUS_SPEAKS = {Kind.UNAUTHENTICATED, Kind.THROTTLED, Kind.UNAVAILABLE, Kind.TOO_LARGE}
@@ -64,37 +69,69 @@ def routes(
 ) -> list[BaseRoute]:
     """Return the CA's routes, for the host root. Paths are matched without regard to case."""
     ezca = _Ezca(authorities, domains, requests)
-    own = _Management(authorities)
-    table: list[tuple[str, str, Handler, Refuse]] = [
-        ("GET", "/api/CA/GetAvailableSSLCAs", ezca.available, _plain_error),
-        ("GET", "/api/CA/GetMyCAs", ezca.mine, _result_error),
-        ("GET", "/api/CA/GetSSLCA", ezca.one, _plain_error),
-        ("POST", "/api/CA/RegisterNewDomain", ezca.register, _result_error),
-        ("POST", "/api/CA/RequestSSLCertificate", ezca.request, _result_error),
-        ("POST", "/api/CA/RequestFullSSLCertificate", ezca.request_full, _plain_error),
-        ("POST", "/api/CA/RequestSSLCertificateV2", ezca.request_typed, _plain_error),
-        ("POST", "/api/muster/authorities", own.create, _json_error),
-        ("GET", "/api/muster/authorities", own.list_all, _json_error),
-        ("GET", "/api/muster/authorities/{id}", own.show, _json_error),
-        ("GET", "/api/muster/authorities/{id}/certificate", own.certificate, _json_error),
-        ("GET", "/api/muster/authorities/{id}/chain", own.chain, _json_error),
-    ]
     return [
-        CaselessRoute(path, _endpoint(authenticate, handler, refuse), methods=[method])
-        for method, path, handler, refuse in table
+        *routes_of(_ResultWire(authenticate), ezca.results()),
+        *routes_of(_PlainWire(authenticate), ezca.bare()),
+        *routes_of(_JsonWire(authenticate), _Management(authorities).operations()),
     ]
 
 
-def _endpoint(
-    authenticate: Authenticate, handler: Handler, refuse: Refuse
-) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await handler(await authenticate(request), request)
-        except Problem as problem:
-            return refuse(problem)
+class _CaWire(Wire[Call]):
+    """What the three wires share: bearer tokens, and paths without case."""
 
-    return endpoint
+    caseless = True
+
+    def __init__(self, authenticate: Authenticate) -> None:
+        self._authenticate = authenticate
+
+    async def enter(self, request: Request, operation: Operation[Call]) -> Call:  # noqa: ARG002 - of the base class
+        """Let in whoever has a token."""
+        return Call(request, await self._authenticate(request))
+
+
+class _ResultWire(_CaWire):
+    """EZCA's endpoints that answer with an APIResult."""
+
+    name = "ezca result"
+
+    def refuse(self, request: Request, problem: Problem, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Say no with status 200, but where the status must speak."""
+        status = HTTP_STATUS[problem.kind] if problem.kind in _STATUS_SPEAKS else 200
+        return _challenging(_no(problem.detail, status), problem)
+
+    def fail(self, request: Request, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Say it with the status too."""
+        return _no(INTERNAL, INTERNAL_HTTP_STATUS)
+
+
+class _PlainWire(_CaWire):
+    """EZCA's endpoints that answer with bare JSON."""
+
+    name = "ezca plain"
+
+    def refuse(self, request: Request, problem: Problem, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Say it in plain text that begins with "Error"."""
+        return _challenging(_error(problem.detail, HTTP_STATUS[problem.kind]), problem)
+
+    def fail(self, request: Request, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Say it likewise."""
+        return _error(INTERNAL, INTERNAL_HTTP_STATUS)
+
+
+class _JsonWire(_CaWire):
+    """Our own."""
+
+    name = "authorities"
+
+    def refuse(self, request: Request, problem: Problem, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Say it with a code that is the kind's name."""
+        code = "".join(word.capitalize() for word in problem.kind.value.split())
+        response = _coded(code, problem.detail, HTTP_STATUS[problem.kind])
+        return _challenging(response, problem)
+
+    def fail(self, request: Request, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Say it likewise."""
+        return _coded("Internal", INTERNAL, INTERNAL_HTTP_STATUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,51 +140,71 @@ class _Ezca:
     domains: Domains
     requests: CertificateRequests
 
-    async def available(self, caller: Principal, _: Request) -> Response:
-        found = await self.authorities.list_available(caller)
-        return _json(
+    def results(self) -> list[Operation[Call]]:
+        """Return the operations that answer with an APIResult."""
+        return [
+            Operation("GET", "/api/CA/GetMyCAs", self.mine),
+            Operation("POST", "/api/CA/RegisterNewDomain", self.register),
+            Operation("POST", "/api/CA/RequestSSLCertificate", self.request),
+        ]
+
+    def bare(self) -> list[Operation[Call]]:
+        """Return the operations that answer with bare JSON."""
+        return [
+            Operation("GET", "/api/CA/GetAvailableSSLCAs", self.available),
+            Operation("GET", "/api/CA/GetSSLCA", self.one),
+            Operation("POST", "/api/CA/RequestFullSSLCertificate", self.request_full),
+            Operation("POST", "/api/CA/RequestSSLCertificateV2", self.request_typed),
+        ]
+
+    async def available(self, call: Call) -> Response:
+        found = await self.authorities.list_available(call.principal)
+        return json_response(
             [authority_entry(one, template) for one in found for template in one.templates]
         )
 
-    async def mine(self, caller: Principal, _: Request) -> Response:
-        found = await self.authorities.list_all(caller)
+    async def mine(self, call: Call) -> Response:
+        found = await self.authorities.list_all(call.principal)
         entries = [bare_authority_entry(one) for one in found]
-        return _result(msgspec.json.encode(entries).decode())
+        return _result(encode_json(entries).decode())
 
-    async def one(self, caller: Principal, request: Request) -> Response:
-        wanted = [v for name, v in request.query_params.multi_items() if name.lower() == "caid"]
+    async def one(self, call: Call) -> Response:
+        wanted = [
+            v for name, v in call.request.query_params.multi_items() if name.lower() == "caid"
+        ]
         if len(wanted) != 1:
             raise Problem(Kind.MALFORMED, "the query needs one caID")
-        authority = await self.authorities.get(caller, wanted[0])
-        return _json([authority_entry(authority, template) for template in authority.templates])
+        authority = await self.authorities.get(call.principal, wanted[0])
+        return json_response(
+            [authority_entry(authority, template) for template in authority.templates]
+        )
 
-    async def register(self, caller: Principal, request: Request) -> Response:
-        body = decode(await read_body(request, _MAX_BODY), RegisterDomainBody)
-        domain = await self.domains.register(caller, body.registration())
+    async def register(self, call: Call) -> Response:
+        body = decode(await read_body(call.request, _MAX_BODY), RegisterDomainBody)
+        domain = await self.domains.register(call.principal, body.registration())
         return _result(f"{domain.name} is registered")
 
-    async def request(self, caller: Principal, request: Request) -> Response:
-        issued = await self._issue(caller, request, RequestCertificateBody)
+    async def request(self, call: Call) -> Response:
+        issued = await self._issue(call, RequestCertificateBody)
         return _result(certificate_pem(issued.der))
 
-    async def request_full(self, caller: Principal, request: Request) -> Response:
-        return await self._with_chain(await self._issue(caller, request, RequestCertificateBody))
+    async def request_full(self, call: Call) -> Response:
+        return await self._with_chain(await self._issue(call, RequestCertificateBody))
 
-    async def request_typed(self, caller: Principal, request: Request) -> Response:
-        return await self._with_chain(await self._issue(caller, request, RequestCertificateV2Body))
+    async def request_typed(self, call: Call) -> Response:
+        return await self._with_chain(await self._issue(call, RequestCertificateV2Body))
 
     async def _with_chain(self, issued: IssuedCertificate) -> Response:
         chain = await self.authorities.chain(issued.authority)
-        return _json(certificate_created(issued.der, chain))
+        return json_response(certificate_created(issued.der, chain))
 
     async def _issue(
         self,
-        caller: Principal,
-        request: Request,
+        call: Call,
         kind: type[RequestCertificateBody | RequestCertificateV2Body],
     ) -> IssuedCertificate:
-        body = decode(await read_body(request, _MAX_BODY), kind)
-        return await self.requests.request(caller, body.request())
+        body = decode(await read_body(call.request, _MAX_BODY), kind)
+        return await self.requests.request(call.principal, body.request())
 
 
 _DEFAULTS = HierarchyPlan(name="")
@@ -166,8 +223,19 @@ class _CreateBody(Struct):
 class _Management:
     authorities: Authorities
 
-    async def create(self, caller: Principal, request: Request) -> Response:
-        body = decode(await read_body(request, _MAX_BODY), _CreateBody)
+    def operations(self) -> list[Operation[Call]]:
+        """Return our own operations."""
+        every, one = "/api/muster/authorities", "/api/muster/authorities/{id}"
+        return [
+            Operation("POST", every, self.create),
+            Operation("GET", every, self.list_all),
+            Operation("GET", one, self.show),
+            Operation("GET", f"{one}/certificate", self.certificate),
+            Operation("GET", f"{one}/chain", self.chain),
+        ]
+
+    async def create(self, call: Call) -> Response:
+        body = decode(await read_body(call.request, _MAX_BODY), _CreateBody)
         plan = HierarchyPlan(
             name=body.name,
             key_type=body.key_type,
@@ -176,25 +244,25 @@ class _Management:
             issuing_days=body.issuing_days,
             max_certificate_days=body.max_days,
         )
-        made = await self.authorities.create_hierarchy(caller, plan)
+        made = await self.authorities.create_hierarchy(call.principal, plan)
         document = {"root": _document(made.root), "issuing": _document(made.issuing)}
-        return _json(document, status=201 if made.is_new else 200)
+        return json_response(document, 201 if made.is_new else 200)
 
-    async def list_all(self, caller: Principal, _: Request) -> Response:
-        found = await self.authorities.list_all(caller)
-        return _json({"authorities": [_document(one) for one in found]})
+    async def list_all(self, call: Call) -> Response:
+        found = await self.authorities.list_all(call.principal)
+        return json_response({"authorities": [_document(one) for one in found]})
 
-    async def show(self, caller: Principal, request: Request) -> Response:
-        return _json(_document(await self._get(caller, request)))
+    async def show(self, call: Call) -> Response:
+        return json_response(_document(await self._get(call)))
 
-    async def certificate(self, caller: Principal, request: Request) -> Response:
-        return _pem([await self._get(caller, request)])
+    async def certificate(self, call: Call) -> Response:
+        return _pem([await self._get(call)])
 
-    async def chain(self, caller: Principal, request: Request) -> Response:
-        return _pem(await self.authorities.chain(await self._get(caller, request)))
+    async def chain(self, call: Call) -> Response:
+        return _pem(await self.authorities.chain(await self._get(call)))
 
-    async def _get(self, caller: Principal, request: Request) -> Authority:
-        return await self.authorities.get(caller, request.path_params["id"])
+    async def _get(self, call: Call) -> Authority:
+        return await self.authorities.get(call.principal, call.request.path_params["id"])
 
 
 def _document(authority: Authority) -> dict[str, Any]:
@@ -219,12 +287,8 @@ def _document(authority: Authority) -> dict[str, Any]:
     }
 
 
-def _json(value: object, *, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
 def _result(message: str) -> Response:
-    return _json({"Success": True, "Message": message})
+    return json_response({"Success": True, "Message": message})
 
 
 def _pem(chain: list[Authority] | tuple[Authority, ...]) -> Response:
@@ -232,28 +296,19 @@ def _pem(chain: list[Authority] | tuple[Authority, ...]) -> Response:
     return Response(text, media_type="application/x-pem-file")
 
 
-def _result_error(problem: Problem) -> Response:
-    status = HTTP_STATUS[problem.kind] if problem.kind in _STATUS_SPEAKS else 200
-    response = _json({"Success": False, "Message": problem.detail}, status=status)
-    return _with_headers(response, problem)
+def _no(message: str, status: int) -> Response:
+    return json_response({"Success": False, "Message": message}, status)
 
 
-def _plain_error(problem: Problem) -> Response:
-    response = Response(
-        f"Error: {problem.detail}", HTTP_STATUS[problem.kind], media_type="text/plain"
-    )
-    return _with_headers(response, problem)
+def _error(detail: str, status: int) -> Response:
+    return Response(f"Error: {detail}", status, media_type="text/plain")
 
 
-def _json_error(problem: Problem) -> Response:
-    code = "".join(word.capitalize() for word in problem.kind.value.split())
-    document = {"error": {"code": code, "message": problem.detail}}
-    return _with_headers(_json(document, status=HTTP_STATUS[problem.kind]), problem)
+def _coded(code: str, message: str, status: int) -> Response:
+    return json_response({"error": {"code": code, "message": message}}, status)
 
 
-def _with_headers(response: Response, problem: Problem) -> Response:
+def _challenging(response: Response, problem: Problem) -> Response:
     if problem.kind is Kind.UNAUTHENTICATED:
         response.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 section 11.6.1
-    if problem.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(problem.retry_after)))
     return response

@@ -1,6 +1,7 @@
-"""What each wire calls each `Kind`: one complete table a wire.
+"""What each wire calls each `Kind`: one complete table a wire, and its word for a bug beside it.
 
-`tests/endpoints/test_codes.py` fails when a `Kind` is added without words for it here.
+A bug has no `Kind`: its row is `INTERNAL_` and the table's name. `tests/endpoints/test_codes.py`
+fails when a `Kind` or a table is added without all of its words.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ CONNACK_CODE: dict[Kind, int | None] = {
     Kind.THROTTLED: 3,
     Kind.UNAVAILABLE: 3,
 }
+INTERNAL_CONNACK_CODE = 3
 
 # RFC 9110 section 15. Every HTTP API here answers with these.
 HTTP_STATUS: dict[Kind, int] = {
@@ -36,6 +38,7 @@ HTTP_STATUS: dict[Kind, int] = {
     Kind.THROTTLED: 429,
     Kind.UNAVAILABLE: 503,
 }
+INTERNAL_HTTP_STATUS = 500
 
 # The provisioning service's `errorCode`: the HTTP status times 1000 and a number
 # (facts/dps.md 1.2; those for 412, 413 and 501 were never seen and follow its rule).
@@ -51,6 +54,7 @@ PROVISIONING_CODE: dict[Kind, int] = {
     Kind.THROTTLED: 429001,
     Kind.UNAVAILABLE: 503001,
 }
+INTERNAL_PROVISIONING_CODE = 500001
 
 # IoT Hub's number and name (facts/hub.md 3.1).
 HUB_CODE: dict[Kind, tuple[int, str]] = {
@@ -65,6 +69,7 @@ HUB_CODE: dict[Kind, tuple[int, str]] = {
     Kind.THROTTLED: (429001, "ThrottlingException"),
     Kind.UNAVAILABLE: (503001, "ServiceUnavailable"),
 }
+INTERNAL_HUB_CODE = (500001, "ServerError")
 
 # Azure Resource Manager's error codes (facts/control-plane.md 1.2).
 RESOURCE_MANAGER_CODE: dict[Kind, str] = {
@@ -79,6 +84,7 @@ RESOURCE_MANAGER_CODE: dict[Kind, str] = {
     Kind.THROTTLED: "TooManyRequests",
     Kind.UNAVAILABLE: "ServiceUnavailable",
 }
+INTERNAL_RESOURCE_MANAGER_CODE = "InternalServerError"
 
 # The token endpoint: OAuth 2's error (RFC 6749 section 5.2), its status, and the number that Entra
 # puts in the description, by which people search (facts/control-plane.md 2.2).
@@ -94,3 +100,4 @@ OAUTH_ERROR: dict[Kind, tuple[int, str, int]] = {
     Kind.THROTTLED: (429, "temporarily_unavailable", 90033),
     Kind.UNAVAILABLE: (503, "temporarily_unavailable", 90033),
 }
+INTERNAL_OAUTH_ERROR = (500, "server_error", 50000)

@@ -25,17 +25,14 @@ from datetime import UTC, datetime
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from muster.clock import Clock
 from muster.endpoints.authentication import Authenticate
-from muster.endpoints.hub_service import (
-    Caller,
-    ServiceDoor,
-    answers_problems,
-    timestamp,
-)
+from muster.endpoints.hub_service import HUB_TYPE, Call, HubWire, timestamp
+from muster.endpoints.service_door import hub_door
+from muster.endpoints.wire import Operation, routes_of
 from muster.errors import Kind, Problem
 from muster.hub.envelope import open_envelope
 from muster.model.message import Event
@@ -61,8 +58,8 @@ def routes(
     *, log: EventLog, hubs: HubDirectory, authenticate: Authenticate, clock: Clock
 ) -> list[BaseRoute]:
     """Return the route of the event stream, for the host root."""
-    endpoint = _EventStreams(log, ServiceDoor(hubs, authenticate, clock), clock)
-    return [Route("/messages/events", answers_problems(endpoint.get), methods=["GET"])]
+    wire = HubWire(hub_door(hubs, authenticate, clock))
+    return routes_of(wire, [_EventStreams(log, wire, clock).operation])
 
 
 def event_line(event: Event) -> bytes:
@@ -97,16 +94,22 @@ class _Query:
 
 
 class _EventStreams:
-    def __init__(self, log: EventLog, door: ServiceDoor, clock: Clock) -> None:
+    def __init__(self, log: EventLog, wire: HubWire, clock: Clock) -> None:
         self._log = log
-        self._door = door
+        self._wire = wire
         self._clock = clock
         self._open = 0
+        self.operation = Operation(
+            "GET",
+            "/messages/events",
+            self.get,
+            f"{HUB_TYPE}/telemetry/read",
+            Right.SERVICE_CONNECT,
+        )
 
-    async def get(self, request: Request) -> Response:
-        caller = await self._enter(request)
-        query = _parse_query(request, caller.hub)
-        hub = caller.hub
+    async def get(self, call: Call) -> Response:
+        hub = call.resource
+        query = _parse_query(call.request, hub)
         stream = await self._log.open_stream(
             hub.id, partition_count=hub.partition_count, retention_days=hub.retention_days
         )
@@ -122,11 +125,8 @@ class _EventStreams:
             raise Problem(Kind.THROTTLED, f"{_MAX_STREAMS} streams are open", retry_after=10)
         # Counted from here and not from the first line on: a reader may never ask for one.
         self._open += 1
-        lines = self._lines(request, stream, positions, stored, query)
+        lines = self._lines(call.request, stream, positions, stored, query)
         return _CountedStream(lines, self._closed)
-
-    async def _enter(self, request: Request) -> Caller:
-        return await self._door.enter(request, Right.SERVICE_CONNECT, "telemetry/read")
 
     def _closed(self) -> None:
         self._open -= 1
@@ -160,7 +160,7 @@ class _EventStreams:
             if now >= heartbeat:
                 heartbeat = now + _HEARTBEAT_SECONDS
                 try:
-                    await self._enter(request)
+                    await self._wire.enter(request, self.operation)
                 except Problem:
                     return
                 yield b"\n"

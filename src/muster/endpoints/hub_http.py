@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from muster.clock import Clock
 from muster.endpoints.authentication import Authenticate
@@ -29,14 +29,9 @@ from muster.endpoints.hub_documents import (
     device_settings,
     parse_document,
 )
-from muster.endpoints.hub_service import (
-    Caller,
-    ServiceDoor,
-    answers_problems,
-    json_response,
-    path_segments,
-    twin_refusal,
-)
+from muster.endpoints.hub_service import HUB_TYPE, Call, HubWire, TwinWire, json_answer
+from muster.endpoints.service_door import hub_door, path_segments
+from muster.endpoints.wire import Operation, routes_of
 from muster.errors import Kind, Problem
 from muster.hub.registry import MAX_LISTED, Registry
 from muster.hub.sessions import Sessions
@@ -62,86 +57,84 @@ def routes(
     clock: Clock,
 ) -> list[BaseRoute]:
     """Return the registry's routes, for the host root."""
-    door = ServiceDoor(hubs, authenticate, clock)
-    devices = _Devices(door, registry, sessions)
-    statistics = _Statistics(door, registry, sessions)
-    twins = _Twins(door, clock)
-    table = [
-        ("/devices", ["GET"], devices.list),
-        ("/devices/", ["GET"], devices.list),  # Node
-        ("/devices", ["POST"], devices.bulk),
-        ("/devices/", ["POST"], devices.bulk),
-        ("/devices/{id:path}", ["GET"], devices.get),
-        ("/devices/{id:path}", ["PUT"], devices.put),
-        ("/devices/{id:path}", ["DELETE"], devices.delete),
-        ("/statistics/devices", ["GET"], statistics.devices),
-        ("/statistics/service", ["GET"], statistics.service),
-        ("/twins/{id:path}", ["GET", "PATCH", "PUT", "POST"], twins.refuse),
-    ]
+    door = hub_door(hubs, authenticate, clock)
+    devices = _Devices(registry, sessions)
+    statistics = _Statistics(registry, sessions)
     return [
-        Route(path, answers_problems(endpoint), methods=methods)
-        for path, methods, endpoint in table
+        *routes_of(HubWire(door), [*devices.operations(), *statistics.operations()]),
+        *routes_of(TwinWire(door, clock), _TWINS),
     ]
 
 
 class _Devices:
-    def __init__(self, door: ServiceDoor, registry: Registry, sessions: Sessions) -> None:
-        self._door = door
+    def __init__(self, registry: Registry, sessions: Sessions) -> None:
         self._registry = registry
         self._sessions = sessions
 
-    async def get(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.REGISTRY_READ, "devices/read")
-        return self._one(await self._registry.get(caller.hub.id, _device_id(request)))
+    def operations(self) -> list[Operation[Call]]:
+        one = "/devices/{id:path}"
+        read, write = f"{HUB_TYPE}/devices/read", f"{HUB_TYPE}/devices/write"
+        delete = f"{HUB_TYPE}/devices/delete"
+        may_read, may_write = Right.REGISTRY_READ, Right.REGISTRY_WRITE
+        return [
+            Operation("GET", "/devices", self.list, read, may_read),
+            Operation("GET", "/devices/", self.list, read, may_read),  # Node
+            Operation("POST", "/devices", self.bulk, write, may_write),
+            Operation("POST", "/devices/", self.bulk, write, may_write),
+            Operation("GET", one, self.get, read, may_read),
+            Operation("PUT", one, self.put, write, may_write),
+            Operation("DELETE", one, self.delete, delete, may_write),
+        ]
 
-    async def list(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.REGISTRY_READ, "devices/read")
-        text = request.query_params.get("top", str(MAX_LISTED))
+    async def get(self, call: Call) -> Response:
+        return self._one(await self._registry.get(call.resource.id, _device_id(call.request)))
+
+    async def list(self, call: Call) -> Response:
+        text = call.request.query_params.get("top", str(MAX_LISTED))
         if not (text.isascii() and text.isdigit() and len(text) <= 6):
             raise Problem(Kind.MALFORMED, f"top is a number from 1 to {MAX_LISTED}")
-        found = await self._registry.list(caller.hub.id, top=int(text))
-        return json_response([self._document(device) for device in found])
+        found = await self._registry.list(call.resource.id, top=int(text))
+        return json_answer([self._document(device) for device in found])
 
-    async def put(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.REGISTRY_WRITE, "devices/write")
-        device_id = _device_id(request)
+    async def put(self, call: Call) -> Response:
+        device_id = _device_id(call.request)
         wanted = device_settings(
-            parse_document(await read_body(request, _MAX_DEVICE_BODY), DeviceDocument)
+            parse_document(await read_body(call.request, _MAX_DEVICE_BODY), DeviceDocument)
         )
         if wanted.device_id != device_id:
             raise Problem(Kind.MALFORMED, "the deviceId of the body is not the one of the path")
-        version = request.headers.get("if-match")
+        version = call.request.headers.get("if-match")
         if version is None:
-            return self._one(await self._registry.create(caller.hub.id, wanted, actor=caller.actor))
+            return self._one(
+                await self._registry.create(call.resource.id, wanted, actor=call.actor)
+            )
         return self._one(
             await self._registry.update(
-                caller.hub.id, wanted, ETag.parse(version), actor=caller.actor
+                call.resource.id, wanted, ETag.parse(version), actor=call.actor
             )
         )
 
-    async def delete(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.REGISTRY_WRITE, "devices/delete")
-        version = ETag.parse(request.headers.get("if-match", "*"))
-        await self._registry.delete(caller.hub.id, _device_id(request), version, actor=caller.actor)
+    async def delete(self, call: Call) -> Response:
+        version = ETag.parse(call.request.headers.get("if-match", "*"))
+        await self._registry.delete(
+            call.resource.id, _device_id(call.request), version, actor=call.actor
+        )
         return Response(status_code=204)
 
-    async def bulk(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.REGISTRY_WRITE, "devices/write")
-        entries = parse_document(await read_body(request, _MAX_BULK_BODY), list[BulkDevice])
+    async def bulk(self, call: Call) -> Response:
+        entries = parse_document(await read_body(call.request, _MAX_BULK_BODY), list[BulkDevice])
         if not 1 <= len(entries) <= _MAX_BULK:
             raise Problem(Kind.MALFORMED, f"a bulk call has 1 to {_MAX_BULK} devices")
-        errors = await self._apply(caller, entries)
+        errors = await self._apply(call, entries)
         body = {"isSuccessful": not errors, "errors": errors, "warnings": []}
-        return json_response(body, 400 if errors else 200)
+        return json_answer(body, 400 if errors else 200)
 
-    async def _apply(
-        self, caller: Caller, entries: Sequence[BulkDevice]
-    ) -> Sequence[dict[str, str]]:
+    async def _apply(self, call: Call, entries: Sequence[BulkDevice]) -> Sequence[dict[str, str]]:
         # One by one: an id may come twice, and then the order is what the caller meant.
         errors = []
         for entry in entries:
             try:
-                await self._apply_one(caller, entry)
+                await self._apply_one(call, entry)
             except Problem as problem:
                 errors.append(
                     {
@@ -152,7 +145,7 @@ class _Devices:
                 )
         return errors
 
-    async def _apply_one(self, caller: Caller, entry: BulkDevice) -> None:
+    async def _apply_one(self, call: Call, entry: BulkDevice) -> None:
         if entry.tags is not None or entry.properties is not None:
             raise Problem(Kind.UNSUPPORTED, "twins cannot be written by bulk calls yet")
         if entry.module_id is not None:
@@ -164,7 +157,7 @@ class _Devices:
             if entry.e_tag is None:
                 raise Problem(Kind.MALFORMED, f"{entry.import_mode} needs an eTag")
             version = ETag.parse(entry.e_tag)
-        hub_id, actor = caller.hub.id, caller.actor
+        hub_id, actor = call.resource.id, call.actor
         match mode:
             case "create":
                 await self._registry.create(hub_id, device_settings(entry), actor=actor)
@@ -176,7 +169,7 @@ class _Devices:
                 raise Problem(Kind.UNSUPPORTED, f"the importMode {mode[:40]!r} is not supported")
 
     def _one(self, device: Device) -> Response:
-        return json_response(self._document(device), headers={"ETag": f'"{device.etag}"'})
+        return json_answer(self._document(device), headers={"ETag": f'"{device.etag}"'})
 
     def _document(self, device: Device) -> dict[str, Any]:
         connection = self._sessions.connection_of(device.hub_id, device.device_id)
@@ -184,15 +177,20 @@ class _Devices:
 
 
 class _Statistics:
-    def __init__(self, door: ServiceDoor, registry: Registry, sessions: Sessions) -> None:
-        self._door = door
+    def __init__(self, registry: Registry, sessions: Sessions) -> None:
         self._registry = registry
         self._sessions = sessions
 
-    async def devices(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.REGISTRY_READ, "statistics/read")
-        total, enabled = await self._registry.statistics(caller.hub.id)
-        return json_response(
+    def operations(self) -> list[Operation[Call]]:
+        read, right = f"{HUB_TYPE}/statistics/read", Right.REGISTRY_READ
+        return [
+            Operation("GET", "/statistics/devices", self.devices, read, right),
+            Operation("GET", "/statistics/service", self.service, read, right),
+        ]
+
+    async def devices(self, call: Call) -> Response:
+        total, enabled = await self._registry.statistics(call.resource.id)
+        return json_answer(
             {
                 "totalDeviceCount": total,
                 "enabledDeviceCount": enabled,
@@ -200,23 +198,20 @@ class _Statistics:
             }
         )
 
-    async def service(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.REGISTRY_READ, "statistics/read")
-        return json_response({"connectedDeviceCount": self._sessions.count(caller.hub.id)})
+    async def service(self, call: Call) -> Response:
+        return json_answer({"connectedDeviceCount": self._sessions.count(call.resource.id)})
 
 
-class _Twins:
-    def __init__(self, door: ServiceDoor, clock: Clock) -> None:
-        self._door = door
-        self._clock = clock
+async def _refuse_twin(_call: Call) -> Response:
+    raise Problem(Kind.UNSUPPORTED, "twins and methods are not supported yet")
 
-    async def refuse(self, request: Request) -> Response:
-        try:
-            await self._door.enter(request, Right.SERVICE_CONNECT, "twins/read")
-        except Problem as problem:
-            return twin_refusal(problem, self._clock.now())
-        unsupported = Problem(Kind.UNSUPPORTED, "twins and methods are not supported yet")
-        return twin_refusal(unsupported, self._clock.now())
+
+_TWINS = [
+    Operation(
+        method, "/twins/{id:path}", _refuse_twin, f"{HUB_TYPE}/twins/read", Right.SERVICE_CONNECT
+    )
+    for method in ("GET", "PATCH", "PUT", "POST")
+]
 
 
 def _device_id(request: Request) -> DeviceId:

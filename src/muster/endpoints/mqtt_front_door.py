@@ -21,12 +21,13 @@ from typing import Any
 
 import structlog
 
-from muster.endpoints.codes import CONNACK_CODE
+from muster.endpoints.codes import CONNACK_CODE, INTERNAL_CONNACK_CODE
 from muster.endpoints.mqtt_wire import MqttWire, MqttWireSession
 from muster.errors import Kind, Problem
 from muster.model.peer import Peer
-from muster.net.reasons import QuietLog, log_bug
+from muster.model.quiet import QuietLog
 from muster.net.tasks import TaskSet, Unfinished, begin
+from muster.observe.refusals import log_bug
 from muster.protocols.machine import Link
 from muster.protocols.mqtt.events import ConnectRequested, Event
 from muster.protocols.mqtt.server import ServerConnection
@@ -37,8 +38,6 @@ _LOG = structlog.get_logger("muster.mqtt")
 # Longer than any commit under load, shorter than the 10 s in which the machine gives up and
 # the 30 s in which the SDKs do.
 JUDGEMENT_TIMEOUT = 8.0
-# MQTT-3.1.1 table 3.1, 3: server unavailable, the only code that SDKs retry.
-_UNAVAILABLE = 3
 # Longest user name that is worth a log line; real ones have some 150 characters.
 _LOGGED_NAME = 256
 
@@ -156,7 +155,7 @@ class FrontDoorSession:
                     address=self._peer.address,
                     username=_shortened(request.username),
                 )
-                self._machine.refuse(_UNAVAILABLE)
+                self._machine.refuse(INTERNAL_CONNACK_CODE)
 
     def _admit(self, session: MqttWireSession) -> None:
         if self._closed is not None:
@@ -192,12 +191,15 @@ class FrontDoorSession:
             self._machine.refuse(code)
 
     def _note(self, what: str, kind: Kind, detail: str, **fields: Any) -> None:
-        left_out = self._door.quiet.allows(f"{what} {kind.value}")
-        if left_out is None:
-            return
-        if left_out:
-            fields["left_out"] = left_out
-        _LOG.info(what, kind=kind.value, detail=detail, address=self._peer.address, **fields)
+        self._door.quiet.write(
+            _LOG.info,
+            f"{what} {kind.value}",
+            what,
+            kind=kind.value,
+            detail=detail,
+            address=self._peer.address,
+            **fields,
+        )
 
 
 def _shortened(text: str | None) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
+
+from muster.endpoints.wire import Operation, PlainWire, routes_of
 
 
 def routes() -> list[BaseRoute]:
@@ -13,10 +15,8 @@ def routes() -> list[BaseRoute]:
     Both answer 200 for as long as requests are served at all: the listeners open after everything
     that a request needs is there, and close before it goes.
     """
-    return [
-        Route("/healthz", _alive, methods=["GET"]),
-        Route("/readyz", _alive, methods=["GET"]),
-    ]
+    table = [Operation("GET", "/healthz", _alive), Operation("GET", "/readyz", _alive)]
+    return routes_of(PlainWire("operations"), table)
 
 
 async def _alive(_request: Request) -> Response:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from email.utils import format_datetime
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from muster.ca.publication import Publication
 from muster.clock import Clock
-from muster.endpoints.codes import HTTP_STATUS
-from muster.errors import Problem
-
-Handler = Callable[[Request], Awaitable[Response]]
+from muster.endpoints.wire import Operation, PlainWire, routes_of
 
 # A CA's certificate never changes under its URL; a day lets a wrong cache heal.
 _CERTIFICATE_AGE = 86_400
@@ -27,20 +23,11 @@ _LIST_AGE = 300
 def routes(*, publication: Publication, clock: Clock) -> list[BaseRoute]:
     """Return the routes of the plain HTTP port, for its root."""
     public = _Public(publication, clock)
-    return [
-        Route("/ca/{name}", _endpoint(public.certificate), methods=["GET"]),
-        Route("/crl/{name}", _endpoint(public.revocation_list), methods=["GET"]),
+    table = [
+        Operation("GET", "/ca/{name}", public.certificate),
+        Operation("GET", "/crl/{name}", public.revocation_list),
     ]
-
-
-def _endpoint(handler: Handler) -> Handler:
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Problem as problem:
-            return PlainTextResponse(problem.detail, HTTP_STATUS[problem.kind])
-
-    return endpoint
+    return routes_of(PlainWire("public files"), table)
 
 
 class _Public:

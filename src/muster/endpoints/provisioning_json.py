@@ -12,13 +12,13 @@ Rules (facts/dps.md 1.1, 1.2):
 from __future__ import annotations
 
 import base64
-import json
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 
 from muster.endpoints.codes import PROVISIONING_CODE
+from muster.endpoints.rendering import encode_json
 from muster.errors import Kind, Problem
 from muster.ids import ETag, RegistrationId, new_uuid
 from muster.model.registration import Registration, RegistrationStatus
@@ -28,8 +28,6 @@ T = TypeVar("T")
 
 # The service's own limit on a device's message (facts/dps.md 6).
 MAX_DEVICE_BODY = 96 * 1024
-# A bug has no Kind: the HTTP status 500 and a number, as all codes here.
-INTERNAL_CODE = 500001
 
 
 class RegisterBody(msgspec.Struct, rename="camel"):
@@ -144,7 +142,7 @@ def problem_document(problem: Problem, now: datetime) -> dict[str, Any]:
 
 def encode(document: object) -> bytes:
     """Return *document* as JSON in ASCII."""
-    return json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    return encode_json(document, ascii_only=True)
 
 
 def moment_text(moment: datetime) -> str:

@@ -25,9 +25,8 @@ from typing import Any
 import structlog
 
 from muster.clock import Clock
-from muster.endpoints.codes import PROVISIONING_CODE
+from muster.endpoints.codes import INTERNAL_PROVISIONING_CODE, PROVISIONING_CODE
 from muster.endpoints.provisioning_json import (
-    INTERNAL_CODE,
     begun_document,
     check_register_body,
     encode,
@@ -35,9 +34,11 @@ from muster.endpoints.provisioning_json import (
     problem_document,
     status_document,
 )
+from muster.endpoints.wire import INTERNAL
 from muster.errors import Kind, Problem
 from muster.ids import new_uuid
 from muster.model.peer import Peer
+from muster.observe.refusals import log_bug
 from muster.protocols.machine import Link
 from muster.protocols.mqtt.events import (
     ConnectRequested,
@@ -63,7 +64,7 @@ _log = structlog.get_logger("muster.provisioning")
 # A device has one request under way, or two when it lost patience with the first.
 MAX_WAITING = 16
 _REFUSED = 0x80  # MQTT-3.9.3: failure
-_INTERNAL_STATUS = INTERNAL_CODE // 1000
+_INTERNAL_STATUS = INTERNAL_PROVISIONING_CODE // 1000
 
 
 class ProvisioningMqtt:
@@ -190,9 +191,9 @@ class ProvisioningMqttSession:
             document = problem_document(problem, self._clock.now())
         except Exception:  # noqa: BLE001 - a bug costs this request, not the connection
             status, retry_after, tracking_id = _INTERNAL_STATUS, None, new_uuid()
-            _log.exception("a provisioning request failed", tracking_id=tracking_id)
+            log_bug("a provisioning request failed", tracking_id=tracking_id)
             document = error_document(
-                INTERNAL_CODE, "internal error", tracking_id=tracking_id, now=self._clock.now()
+                INTERNAL_PROVISIONING_CODE, INTERNAL, tracking_id=tracking_id, now=self._clock.now()
             )
         if status >= 429 and not retry_after:
             # Clients send these again, by their own clock unless they are told.

@@ -2,8 +2,7 @@
 
 Rules (facts/dps.md 3):
 
-1. The services are those that answer to the `Host` header; where several do, the shared access
-   signature's own key tells which one is meant. A bearer token needs the host to be one service's.
+1. Who calls which service is asked first (`service_door.py`).
 2. `api-version` is not looked at: clients send five of them, and what is served is the same in all.
 3. Paths are compared without case and with or without a slash at the end.
 4. A new group is made without an entity tag. To replace one takes its tag, in If-Match or, as Node
@@ -18,13 +17,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from functools import partial
 from typing import Any
 
 import msgspec
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -32,47 +29,38 @@ from starlette.routing import BaseRoute
 from muster.clock import Clock
 from muster.endpoints.authentication import Authenticate
 from muster.endpoints.body import read_body
-from muster.endpoints.codes import PROVISIONING_CODE
+from muster.endpoints.codes import INTERNAL_PROVISIONING_CODE, PROVISIONING_CODE
 from muster.endpoints.provisioning_enrollment_json import (
     attestation_document,
     group_document,
     parse_group,
 )
 from muster.endpoints.provisioning_json import (
-    INTERNAL_CODE,
-    encode,
     error_document,
     parse_json,
     registration_document,
     registration_etag,
 )
-from muster.endpoints.routing import CaselessRoute
+from muster.endpoints.rendering import JSON_UTF_8, json_response
+from muster.endpoints.service_door import Caller, ServiceDoor, provisioning_door
+from muster.endpoints.wire import INTERNAL, Operation, Wire, routes_of
 from muster.errors import Kind, Problem
-from muster.identity.authorization import authorize
-from muster.ids import ETag, RegistrationId, new_uuid
-from muster.model.resource import AccessPolicy, ProvisioningService, Right
+from muster.ids import ETag, RegistrationId
+from muster.model.resource import ProvisioningService, Right
 from muster.ports.hubs import ServiceHosts
-from muster.protocols.sas import parse_token
 from muster.provisioning.enrollments import Enrollments
 from muster.provisioning.records import RegistrationRecords
 
-_log = structlog.get_logger("muster.provisioning")
+Call = Caller[ProvisioningService]
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-_JSON = "application/json; charset=utf-8"
+_TYPE = "Microsoft.Devices/provisioningServices"
+_json = partial(json_response, media_type=JSON_UTF_8, ascii_only=True)
 # Two CA certificates in base64 of PEM and a twin of 40 KiB, with room for what SDKs add.
 _MAX_BODY = 256 * 1024
 _DEFAULT_PAGE, _MAX_PAGE = 100, 1_000
 # The key of an item, 128 characters, in base64.
 _MAX_CONTINUATION = 256
 _QUERY = re.compile(r"\s*select\s+\*\s+from\s+(\w{1,64})\s*;?\s*\Z", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Caller:
-    service: ProvisioningService
-    actor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,77 +78,64 @@ def routes(
     enrollments: Enrollments,
     records: RegistrationRecords,
     hosts: ServiceHosts,
-    authenticate: Authenticate | None,
+    authenticate: Authenticate,
     clock: Clock,
 ) -> list[BaseRoute]:
     """Return the service API's routes, for the host root.
 
-    *authenticate* judges bearer tokens for the provisioning service's audience; None: only
-    shared access signatures are taken.
+    *authenticate* judges bearer tokens for the provisioning service's audience.
     """
-    door = _Door(hosts, authenticate, clock)
-    groups, registrations = _Groups(door, enrollments), _Registrations(door, records)
-    answers = _Answers(clock)
-    table: list[tuple[str, list[str], Endpoint]] = [
-        ("/enrollmentGroups", ["POST"], _refuse_bulk),
-        ("/enrollmentGroups/query", ["POST"], groups.query),
-        ("/enrollmentGroups/{id}", ["GET"], groups.get),
-        ("/enrollmentGroups/{id}", ["PUT"], groups.put),
-        ("/enrollmentGroups/{id}", ["DELETE"], groups.delete),
-        ("/enrollmentGroups/{id}/attestationmechanism", ["POST"], groups.mechanism),
-        ("/registrations/{id}", ["GET"], registrations.get),
-        ("/registrations/{id}", ["DELETE"], registrations.delete),
-        ("/registrations/{id}/query", ["POST"], registrations.query),
-        ("/enrollments", ["POST"], _refuse_individual),
-        ("/enrollments/{rest:path}", ["GET", "PUT", "POST", "DELETE"], _refuse_individual),
+    wire = _ServiceWire(provisioning_door(hosts, authenticate, clock), clock)
+    table = [
+        *_Groups(enrollments).operations(),
+        *_Registrations(records).operations(),
+        *_NOT_SERVED,
     ]
-    found: list[BaseRoute] = []
-    for path, methods, endpoint in table:
-        answered = answers.of(endpoint)
-        found.append(CaselessRoute(path, answered, methods=methods))
-        if not path.endswith(":path}"):
-            found.append(CaselessRoute(f"{path}/", answered, methods=methods))
-    return found
+    return routes_of(wire, table)
 
 
 class _Groups:
-    def __init__(self, door: _Door, enrollments: Enrollments) -> None:
-        self._door = door
+    def __init__(self, enrollments: Enrollments) -> None:
         self._enrollments = enrollments
 
-    async def get(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.ENROLLMENT_READ, "enrollmentGroups/read")
-        group = await self._enrollments.get_group(caller.service.id, _id(request))
+    def operations(self) -> list[Operation[Call]]:
+        groups, action = "/enrollmentGroups", f"{_TYPE}/enrollmentGroups"
+        one, mechanism = f"{groups}/{{id}}", f"{_TYPE}/attestationMechanism/details/action"
+        may_read, may_write = Right.ENROLLMENT_READ, Right.ENROLLMENT_WRITE
+        return [
+            Operation("POST", f"{groups}/query", self.query, f"{action}/read", may_read),
+            Operation("GET", one, self.get, f"{action}/read", may_read),
+            Operation("PUT", one, self.put, f"{action}/write", may_write),
+            Operation("DELETE", one, self.delete, f"{action}/delete", may_write),
+            Operation("POST", f"{one}/attestationmechanism", self.mechanism, mechanism, may_read),
+        ]
+
+    async def get(self, call: Call) -> Response:
+        group = await self._enrollments.get_group(call.resource.id, _id(call.request))
         return _answer(group_document(group))
 
-    async def put(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.ENROLLMENT_WRITE, "enrollmentGroups/write")
-        settings, tag = parse_group(await read_body(request, _MAX_BODY), _id(request))
+    async def put(self, call: Call) -> Response:
+        settings, tag = parse_group(await read_body(call.request, _MAX_BODY), _id(call.request))
         group = await self._enrollments.put_group(
-            caller.service, settings, _if_match(request) or tag, actor=caller.actor
+            call.resource, settings, _if_match(call.request) or tag, actor=call.actor
         )
         return _answer(group_document(group))
 
-    async def delete(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.ENROLLMENT_WRITE, "enrollmentGroups/delete")
+    async def delete(self, call: Call) -> Response:
         await self._enrollments.delete_group(
-            caller.service.id, _id(request), _if_match(request), actor=caller.actor
+            call.resource.id, _id(call.request), _if_match(call.request), actor=call.actor
         )
         return Response(status_code=204)
 
-    async def mechanism(self, request: Request) -> Response:
-        caller = await self._door.enter(
-            request, Right.ENROLLMENT_READ, "attestationMechanism/details/action"
-        )
-        group = await self._enrollments.get_group(caller.service.id, _id(request))
+    async def mechanism(self, call: Call) -> Response:
+        group = await self._enrollments.get_group(call.resource.id, _id(call.request))
         return _answer(attestation_document(group.attestation))
 
-    async def query(self, request: Request) -> Response:
-        caller = await self._door.enter(request, Right.ENROLLMENT_READ, "enrollmentGroups/read")
-        await _check_query(request, "enrollmentgroups", required=True)
-        page = _page(request)
+    async def query(self, call: Call) -> Response:
+        await _check_query(call.request, "enrollmentgroups", required=True)
+        page = _page(call.request)
         found = await self._enrollments.list_groups(
-            caller.service.id, after=page.after, limit=page.size + 1
+            call.resource.id, after=page.after, limit=page.size + 1
         )
         shown = found[: page.size]
         way_on = shown[-1].key if len(found) > page.size else None
@@ -168,38 +143,38 @@ class _Groups:
 
 
 class _Registrations:
-    def __init__(self, door: _Door, records: RegistrationRecords) -> None:
-        self._door = door
+    def __init__(self, records: RegistrationRecords) -> None:
         self._records = records
 
-    async def get(self, request: Request) -> Response:
-        caller = await self._door.enter(
-            request, Right.REGISTRATION_STATUS_READ, "registrationStates/read"
-        )
-        found = await self._records.get(caller.service.id, _registration_id(request))
+    def operations(self) -> list[Operation[Call]]:
+        one, action = "/registrations/{id}", f"{_TYPE}/registrationStates"
+        may_read = Right.REGISTRATION_STATUS_READ
+        may_write = Right.REGISTRATION_STATUS_WRITE
+        return [
+            Operation("GET", one, self.get, f"{action}/read", may_read),
+            Operation("DELETE", one, self.delete, f"{action}/delete", may_write),
+            Operation("POST", f"{one}/query", self.query, f"{action}/read", may_read),
+        ]
+
+    async def get(self, call: Call) -> Response:
+        found = await self._records.get(call.resource.id, _registration_id(call.request))
         return _answer(registration_document(found))
 
-    async def delete(self, request: Request) -> Response:
-        caller = await self._door.enter(
-            request, Right.REGISTRATION_STATUS_WRITE, "registrationStates/delete"
-        )
-        registration_id, tag = _registration_id(request), _if_match(request)
+    async def delete(self, call: Call) -> Response:
+        registration_id, tag = _registration_id(call.request), _if_match(call.request)
         if tag is not None and not tag.matches_any:
             # Shown in base64; taken in either form.
-            stored = await self._records.get(caller.service.id, registration_id)
+            stored = await self._records.get(call.resource.id, registration_id)
             if tag == registration_etag(stored.etag):
                 tag = stored.etag
-        await self._records.delete(caller.service.id, registration_id, tag, actor=caller.actor)
+        await self._records.delete(call.resource.id, registration_id, tag, actor=call.actor)
         return Response(status_code=204)
 
-    async def query(self, request: Request) -> Response:
-        caller = await self._door.enter(
-            request, Right.REGISTRATION_STATUS_READ, "registrationStates/read"
-        )
-        await _check_query(request, "registrations", required=False)
-        page = _page(request)
+    async def query(self, call: Call) -> Response:
+        await _check_query(call.request, "registrations", required=False)
+        page = _page(call.request)
         found = await self._records.list(
-            caller.service.id, _id(request), after=page.after, limit=page.size + 1
+            call.resource.id, _id(call.request), after=page.after, limit=page.size + 1
         )
         shown = found[: page.size]
         way_on = shown[-1].key if len(found) > page.size else None
@@ -207,120 +182,65 @@ class _Registrations:
         return _answer_page(documents, "deviceRegistration", way_on)
 
 
-class _Door:
-    """Lets operators and their programs in."""
-
-    def __init__(
-        self, hosts: ServiceHosts, authenticate: Authenticate | None, clock: Clock
-    ) -> None:
-        self._hosts = hosts
-        self._authenticate = authenticate
-        self._clock = clock
-
-    async def enter(self, request: Request, right: Right, action: str) -> _Caller:
-        """Return the caller, who has *right* by its key or may do *action* by its role.
-
-        Raises `Problem`: `UNAUTHENTICATED`, `FORBIDDEN`, or `NOT_FOUND` when no service answers to
-        the host.
-        """
-        host = request.headers.get("host", "")
-        services = await self._hosts.find_services_by_host(host)
-        if not services:
-            raise Problem(Kind.NOT_FOUND, "no provisioning service answers to this host")
-        headers = request.headers.getlist("authorization")
-        if len(headers) != 1:
-            raise Problem(Kind.UNAUTHENTICATED, "the request needs one Authorization header")
-        if headers[0].lower().startswith("bearer ") and self._authenticate is not None:
-            return await self._enter_by_role(request, services, action)
-        service, policy = self._find_signer(headers[0], host, request.url.path, services)
-        if right not in policy.rights:
-            raise Problem(
-                Kind.FORBIDDEN, f"the policy {policy.key_name} does not have {right.value}"
-            )
-        return _Caller(service, f"policy:{policy.key_name}")
-
-    async def _enter_by_role(
-        self, request: Request, services: Sequence[ProvisioningService], action: str
-    ) -> _Caller:
-        assert self._authenticate is not None
-        principal = await self._authenticate(request)
-        if len(services) > 1:
-            raise Problem(
-                Kind.MALFORMED,
-                "several provisioning services answer to this host;"
-                " use a shared access signature, whose key tells which one is meant",
-            )
-        place = services[0].address
-        scope = (
-            f"/subscriptions/{place.subscription_id}/resourceGroups/{place.resource_group}"
-            f"/providers/Microsoft.Devices/provisioningServices/{place.name}"
-        )
-        authorize(principal, f"Microsoft.Devices/provisioningServices/{action}", scope)
-        return _Caller(services[0], principal.object_id)
-
-    def _find_signer(
-        self, header: str, host: str, path: str, services: Sequence[ProvisioningService]
-    ) -> tuple[ProvisioningService, AccessPolicy]:
-        token = parse_token(header)
-        refusal = Problem(
-            Kind.UNAUTHENTICATED,
-            "the shared access signature is of no policy of this service, or for another resource,"
-            " or has expired",
-        )
-        if token.key_name is None or token.is_expired(self._clock.now()):
-            raise refusal
-        for service in services:
-            policy = service.policy(token.key_name)
-            if policy is None:
-                continue
-            # Both are tried, whatever the first says: time must not tell which one signed.
-            signed = [token.is_signed_by(key) for key in (policy.primary_key, policy.secondary_key)]
-            meant = token.covers(f"{host}{path}") or token.covers(f"{service.hostname}{path}")
-            if any(signed) and meant:
-                return service, policy
-        raise refusal
-
-
-class _Answers:
+class _ServiceWire(Wire[Call]):
     """Words every failure as the service does."""
 
-    def __init__(self, clock: Clock) -> None:
+    name = "provisioning service"
+    caseless = True
+    final_slash = True
+
+    def __init__(self, door: ServiceDoor[ProvisioningService], clock: Clock) -> None:
+        self._door = door
         self._clock = clock
 
-    def of(self, endpoint: Endpoint) -> Endpoint:
-        """Return *endpoint* with what it raises turned into an answer."""
+    async def enter(self, request: Request, operation: Operation[Call]) -> Call:
+        """Let in who has the operation's right by its key, or may do its action by its role."""
+        assert operation.right is not None
+        assert operation.action is not None
+        return await self._door.enter(request, operation.right, operation.action)
 
-        async def answered(request: Request) -> Response:
-            try:
-                return await endpoint(request)
-            except Problem as problem:
-                headers = {}
-                if problem.retry_after is not None:
-                    headers["Retry-After"] = str(max(1, ceil(problem.retry_after)))
-                code = PROVISIONING_CODE[problem.kind]
-                return self._error(code, problem.detail, new_uuid(), headers)
-            except Exception:  # noqa: BLE001 - a bug: logged, and told as "internal" and no more
-                tracking_id = new_uuid()
-                _log.exception("a request failed", tracking_id=tracking_id, path=request.url.path)
-                return self._error(INTERNAL_CODE, "internal error", tracking_id, {})
+    def refuse(self, request: Request, problem: Problem, tracking_id: str) -> Response:  # noqa: ARG002 - of the base class
+        """Return the code with the tracking id, in the body and in a header."""
+        return self._error(PROVISIONING_CODE[problem.kind], problem.detail, tracking_id)
 
-        return answered
+    def fail(self, request: Request, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Return the same for a bug."""
+        return self._error(INTERNAL_PROVISIONING_CODE, INTERNAL, tracking_id)
 
-    def _error(
-        self, code: int, message: str, tracking_id: str, headers: dict[str, str]
-    ) -> Response:
-        _log.info("request refused", code=code, why=message, tracking_id=tracking_id)
+    def _error(self, code: int, message: str, tracking_id: str) -> Response:
         body = error_document(code, message, tracking_id=tracking_id, now=self._clock.now())
-        headers["x-ms-error-code"] = str(code)
-        return Response(encode(body), code // 1000, headers, media_type=_JSON)
+        return _json(body, code // 1000, {"x-ms-error-code": str(code)})
 
 
-async def _refuse_individual(request: Request) -> Response:  # noqa: ARG001 - an endpoint
+async def _refuse_individual(_call: Call) -> Response:
     raise Problem(Kind.UNSUPPORTED, "individual enrolments are not offered yet")
 
 
-async def _refuse_bulk(request: Request) -> Response:  # noqa: ARG001 - an endpoint
+async def _refuse_bulk(_call: Call) -> Response:
     raise Problem(Kind.UNSUPPORTED, "bulk operations are not offered yet")
+
+
+_NOT_SERVED = [
+    Operation(
+        "POST",
+        "/enrollmentGroups",
+        _refuse_bulk,
+        f"{_TYPE}/enrollmentGroups/write",
+        Right.ENROLLMENT_READ,
+    ),
+    *(
+        Operation(
+            method, path, _refuse_individual, f"{_TYPE}/enrollments/read", Right.ENROLLMENT_READ
+        )
+        for method, path in (
+            ("POST", "/enrollments"),
+            ("GET", "/enrollments/{rest:path}"),
+            ("PUT", "/enrollments/{rest:path}"),
+            ("POST", "/enrollments/{rest:path}"),
+            ("DELETE", "/enrollments/{rest:path}"),
+        )
+    ),
+]
 
 
 def _id(request: Request) -> str:
@@ -371,7 +291,7 @@ def _decode_continuation(text: str) -> str:
 
 
 def _answer(document: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode(document), 200, headers, media_type=_JSON)
+    return _json(document, 200, headers)
 
 
 def _answer_page(documents: list[Any], item_type: str, way_on: str | None) -> Response:

@@ -1,24 +1,33 @@
-"""What every operation of the resource manager shares: how it is found, called and answered.
+"""What every operation of the resource manager shares: how it is called and answered.
 
 A path is matched without case, as Azure's is: SDKs spell `IotHubs`, `iotHubs` and `iothubs`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from muster.control.placement import Precondition
+from muster.control.subscriptions import Subscriptions
+from muster.endpoints.authentication import Authenticate
 from muster.endpoints.body import read_body
-from muster.endpoints.codes import HTTP_STATUS, RESOURCE_MANAGER_CODE
+from muster.endpoints.codes import (
+    HTTP_STATUS,
+    INTERNAL_HTTP_STATUS,
+    INTERNAL_RESOURCE_MANAGER_CODE,
+    RESOURCE_MANAGER_CODE,
+)
+from muster.endpoints.rendering import json_response
 from muster.endpoints.resource_manager_documents import parse_json
+from muster.endpoints.wire import INTERNAL, Operation, Wire, WordedProblem
 from muster.errors import Kind, Problem
+from muster.identity.authorization import authorize
 from muster.ids import ETag, new_uuid
 from muster.model.principal import Principal
 from muster.model.resource import ResourceAddress
@@ -26,8 +35,8 @@ from muster.model.resource import ResourceAddress
 # Fifty links and as many tags come to 60 KiB; the public service takes 4 MiB for templates,
 # which are not served here.
 _MAX_BODY = 256 * 1024
-# Azure's words where `Kind` is too coarse for them.
-_NAME_OF_PARAMETER = {"subscription": "SubscriptionNotFound", "group": "ResourceGroupNotFound"}
+# The longest path of ours: two UUIDs' worth of ids and four names of 64.
+MAX_PATH = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,63 +91,88 @@ class Call:
         return Precondition(self.if_match, self.must_be_new)
 
 
-Handler = Callable[[Call], Awaitable[Response]]
+class ResourceManagerWire(Wire[Call]):
+    """Lets callers in and words what goes wrong as Azure does.
+
+    *authority* is the URL of the tenant, which a refusal names.
+    """
+
+    name = "resource manager"
+    caseless = True
+    final_slash = True
+    head = False
+    longest = MAX_PATH
+
+    def __init__(
+        self, authenticate: Authenticate, subscriptions: Subscriptions, authority: str
+    ) -> None:
+        self._authenticate = authenticate
+        self._subscriptions = subscriptions
+        self._authority = authority
+
+    async def enter(self, request: Request, operation: Operation[Call]) -> Call:
+        """Let in who may do the operation's action, where subscription and group exist."""
+        principal = await self._authenticate(request)
+        call = Call(request, principal, request.path_params)
+        if operation.action is not None:
+            authorize(principal, operation.action, request.scope["path"])
+            await self._check_existence(call.parameters)
+        return call
+
+    async def _check_existence(self, parameters: Mapping[str, str]) -> None:
+        if "subscription" not in parameters:
+            return
+        subscription = parameters["subscription"]
+        with _wording(Kind.NOT_FOUND, "SubscriptionNotFound"):
+            await self._subscriptions.get(subscription)
+        if "group" in parameters:
+            with _wording(Kind.NOT_FOUND, "ResourceGroupNotFound"):
+                await self._subscriptions.get_group(subscription, parameters["group"])
+
+    def refuse(self, request: Request, problem: Problem, tracking_id: str) -> Response:  # noqa: ARG002 - of the base class
+        """Return *problem* with Azure's code, and the way to a token if that is what is wanting."""
+        code = RESOURCE_MANAGER_CODE[problem.kind]
+        if isinstance(problem, WordedProblem):
+            code = problem.word
+        response = error_response(HTTP_STATUS[problem.kind], code, problem.detail, tracking_id)
+        if problem.kind is Kind.UNAUTHENTICATED:
+            response.headers["WWW-Authenticate"] = (
+                f'Bearer authorization_uri="{self._authority}", error="invalid_token", '
+                f'error_description="{_quotable(problem.detail)}"'
+            )
+        return response
+
+    def fail(self, request: Request, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Return the same form for a bug."""
+        code = INTERNAL_RESOURCE_MANAGER_CODE
+        return error_response(INTERNAL_HTTP_STATUS, code, INTERNAL, tracking_id)
 
 
-class Operation:
-    """A method and a path, the action it takes to be allowed it, and what does it."""
-
-    def __init__(self, method: str, path: str, action: str, handler: Handler) -> None:
-        self.method = method
-        self.action = action
-        self.handler = handler
-        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)
-        self._pattern = re.compile(pattern + r"/?\Z", re.IGNORECASE)
-
-    def match(self, path: str) -> dict[str, str] | None:
-        """Return the path's parameters, or None when it is another's."""
-        found = self._pattern.match(path)
-        return None if found is None else found.groupdict()
-
-
-def json_response(
-    document: Any, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def json_answer(document: Any, status: int = 200) -> Response:
     """Return *document* as an answer that nobody may keep."""
-    return Response(
-        msgspec.json.encode(document),
-        status,
-        _headers(headers),
-        media_type="application/json",
-    )
+    return json_response(document, status, _headers(new_uuid()))
 
 
 def empty_response(status: int = 204) -> Response:
     """Return an answer without a body."""
-    return Response(None, status, _headers(None))
+    return Response(None, status, _headers(new_uuid()))
 
 
-def problem_response(problem: Problem, *, authority: str, missing: str | None = None) -> Response:
-    """Return *problem* in Azure's form; *missing* is the path parameter that named nothing."""
-    code = RESOURCE_MANAGER_CODE[problem.kind]
-    if missing is not None and problem.kind is Kind.NOT_FOUND:
-        code = _NAME_OF_PARAMETER[missing]
-    headers: dict[str, str] = {}
-    if problem.kind is Kind.UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = (
-            f'Bearer authorization_uri="{authority}", error="invalid_token", '
-            f'error_description="{_quotable(problem.detail)}"'
-        )
-    if problem.retry_after is not None:
-        headers["Retry-After"] = f"{problem.retry_after:.0f}"
-    return error_response(HTTP_STATUS[problem.kind], code, problem.detail, headers)
-
-
-def error_response(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> Response:
+def error_response(status: int, code: str, message: str, request_id: str | None = None) -> Response:
     """Return an error in Azure's form."""
-    return json_response({"error": {"code": code, "message": message}}, status, headers)
+    body = {"error": {"code": code, "message": message}}
+    return json_response(body, status, _headers(request_id or new_uuid()))
+
+
+@contextmanager
+def _wording(kind: Kind, word: str) -> Iterator[None]:
+    """Give a problem of *kind* Azure's more exact word."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.kind is not kind:
+            raise
+        raise WordedProblem(problem, word) from problem
 
 
 def _quotable(text: str) -> str:
@@ -146,5 +180,5 @@ def _quotable(text: str) -> str:
     return "".join(c if " " <= c <= "~" and c not in '"\\' else "?" for c in text)
 
 
-def _headers(extra: Mapping[str, str] | None) -> dict[str, str]:
-    return {"Cache-Control": "no-store", "x-ms-request-id": new_uuid(), **(extra or {})}
+def _headers(request_id: str) -> dict[str, str]:
+    return {"Cache-Control": "no-store", "x-ms-request-id": request_id}

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from muster.control.certificates import CertificateManager
-from muster.endpoints.resource_manager import Call, Operation, empty_response, json_response
+from muster.endpoints.resource_manager import Call, empty_response, json_answer
 from muster.endpoints.resource_manager_documents import (
     certificate_document,
     certificate_request,
     values,
 )
+from muster.endpoints.wire import Operation
 from muster.model.resource import CaCertificate
 
 
@@ -29,29 +30,29 @@ class CertificateOperations:
     path: str
     created: int
 
-    def operations(self) -> list[Operation]:
+    def operations(self) -> list[Operation[Call]]:
         """Return the table of operations."""
         one = f"{self.path}/certificates/{{certificate}}"
         action = f"{self.kind}/certificates"
         return [
-            Operation("GET", f"{self.path}/certificates", f"{action}/read", self.list),
-            Operation("GET", one, f"{action}/read", self.get),
-            Operation("PUT", one, f"{action}/write", self.put),
-            Operation("DELETE", one, f"{action}/delete", self.delete),
+            Operation("GET", f"{self.path}/certificates", self.list, f"{action}/read"),
+            Operation("GET", one, self.get, f"{action}/read"),
+            Operation("PUT", one, self.put, f"{action}/write"),
+            Operation("DELETE", one, self.delete, f"{action}/delete"),
             Operation(
                 "POST",
                 f"{one}/generateVerificationCode",
-                f"{action}/generateVerificationCode/action",
                 self.challenge,
+                f"{action}/generateVerificationCode/action",
             ),
-            Operation("POST", f"{one}/verify", f"{action}/verify/action", self.verify),
+            Operation("POST", f"{one}/verify", self.verify, f"{action}/verify/action"),
         ]
 
     async def list(self, call: Call) -> Response:
         """List a resource's certificates."""
         entries = await self.manager.list(call.address)
         documents = [certificate_document(entry, call.address, self.kind) for entry in entries]
-        return json_response(values(documents))
+        return json_answer(values(documents))
 
     async def get(self, call: Call) -> Response:
         """Show one."""
@@ -83,7 +84,7 @@ class CertificateOperations:
             call.address, call.parameters["certificate"], call.required_if_match, by=call.by
         )
         document = certificate_document(entry, call.address, self.kind, with_code=True)
-        return json_response(document)
+        return json_answer(document)
 
     async def verify(self, call: Call) -> Response:
         """Take the certificate that was made with the code."""
@@ -98,4 +99,4 @@ class CertificateOperations:
         return self._answer(call, entry)
 
     def _answer(self, call: Call, entry: CaCertificate, status: int = 200) -> Response:
-        return json_response(certificate_document(entry, call.address, self.kind), status)
+        return json_answer(certificate_document(entry, call.address, self.kind), status)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from muster.control.documents import HUB_TIERS
 from muster.control.hubs import Hubs
-from muster.endpoints.resource_manager import Call, Operation, empty_response, json_response
+from muster.endpoints.resource_manager import Call, empty_response, json_answer
 from muster.endpoints.resource_manager_documents import (
     HUB_TYPE,
     consumer_group_document,
@@ -20,6 +20,7 @@ from muster.endpoints.resource_manager_documents import (
     requested_name,
     values,
 )
+from muster.endpoints.wire import Operation
 from muster.errors import Kind, Problem
 
 GROUP_PATH = "/subscriptions/{subscription}/resourceGroups/{group}/providers"
@@ -34,7 +35,7 @@ class HubOperations:
 
     hubs: Hubs
 
-    def operations(self) -> list[Operation]:
+    def operations(self) -> list[Operation[Call]]:
         """Return the table of operations, certificates not among them."""
         keys = "listkeys/action"
         groups = f"{HUB_TYPE}/eventHubEndpoints/consumerGroups"
@@ -42,46 +43,46 @@ class HubOperations:
             Operation(
                 "POST",
                 f"{_PROVIDER_PATH}/Microsoft.Devices/checkNameAvailability",
-                "Microsoft.Devices/checkNameAvailability/action",
                 self.check_name,
+                "Microsoft.Devices/checkNameAvailability/action",
             ),
-            Operation("GET", f"{_PROVIDER_PATH}/{HUB_TYPE}", f"{HUB_TYPE}/read", self.list),
-            Operation("GET", f"{GROUP_PATH}/{HUB_TYPE}", f"{HUB_TYPE}/read", self.list),
-            Operation("GET", HUB_PATH, f"{HUB_TYPE}/read", self.get),
-            Operation("PUT", HUB_PATH, f"{HUB_TYPE}/write", self.put),
-            Operation("PATCH", HUB_PATH, f"{HUB_TYPE}/write", self.patch),
-            Operation("DELETE", HUB_PATH, f"{HUB_TYPE}/delete", self.delete),
-            Operation("POST", f"{HUB_PATH}/listkeys", f"{HUB_TYPE}/{keys}", self.list_keys),
+            Operation("GET", f"{_PROVIDER_PATH}/{HUB_TYPE}", self.list, f"{HUB_TYPE}/read"),
+            Operation("GET", f"{GROUP_PATH}/{HUB_TYPE}", self.list, f"{HUB_TYPE}/read"),
+            Operation("GET", HUB_PATH, self.get, f"{HUB_TYPE}/read"),
+            Operation("PUT", HUB_PATH, self.put, f"{HUB_TYPE}/write"),
+            Operation("PATCH", HUB_PATH, self.patch, f"{HUB_TYPE}/write"),
+            Operation("DELETE", HUB_PATH, self.delete, f"{HUB_TYPE}/delete"),
+            Operation("POST", f"{HUB_PATH}/listkeys", self.list_keys, f"{HUB_TYPE}/{keys}"),
             Operation(
                 "POST",
                 f"{HUB_PATH}/IotHubKeys/{{key}}/listkeys",
-                f"{HUB_TYPE}/iotHubKeys/{keys}",
                 self.get_key,
+                f"{HUB_TYPE}/iotHubKeys/{keys}",
             ),
-            Operation("GET", f"{HUB_PATH}/skus", f"{HUB_TYPE}/skus/read", self.list_skus),
+            Operation("GET", f"{HUB_PATH}/skus", self.list_skus, f"{HUB_TYPE}/skus/read"),
             Operation(
-                "GET", f"{HUB_PATH}/IotHubStats", f"{HUB_TYPE}/iotHubStats/read", self.get_stats
+                "GET", f"{HUB_PATH}/IotHubStats", self.get_stats, f"{HUB_TYPE}/iotHubStats/read"
             ),
-            Operation("GET", _EVENTS_PATH, f"{groups}/read", self.list_groups),
-            Operation("GET", f"{_EVENTS_PATH}/{{consumers}}", f"{groups}/read", self.get_group),
-            Operation("PUT", f"{_EVENTS_PATH}/{{consumers}}", f"{groups}/write", self.put_group),
+            Operation("GET", _EVENTS_PATH, self.list_groups, f"{groups}/read"),
+            Operation("GET", f"{_EVENTS_PATH}/{{consumers}}", self.get_group, f"{groups}/read"),
+            Operation("PUT", f"{_EVENTS_PATH}/{{consumers}}", self.put_group, f"{groups}/write"),
             Operation(
-                "DELETE", f"{_EVENTS_PATH}/{{consumers}}", f"{groups}/delete", self.delete_group
+                "DELETE", f"{_EVENTS_PATH}/{{consumers}}", self.delete_group, f"{groups}/delete"
             ),
         ]
 
     async def check_name(self, call: Call) -> Response:
         """Tell whether a hub could have that name."""
-        return json_response(await availability(self.hubs.is_name_free, call))
+        return json_answer(await availability(self.hubs.is_name_free, call))
 
     async def list(self, call: Call) -> Response:
         """List the hubs of a subscription or of a group."""
         hubs = await self.hubs.list(call.parameters["subscription"], call.parameters.get("group"))
-        return json_response(values([hub_document(hub) for hub in hubs]))
+        return json_answer(values([hub_document(hub) for hub in hubs]))
 
     async def get(self, call: Call) -> Response:
         """Show a hub."""
-        return json_response(hub_document(await self.hubs.get(call.address)))
+        return json_answer(hub_document(await self.hubs.get(call.address)))
 
     async def put(self, call: Call) -> Response:
         """Create a hub or update it, at once: there is nothing to poll for."""
@@ -89,12 +90,12 @@ class HubOperations:
         hub, new = await self.hubs.put(
             call.address, wanted, precondition=call.precondition, by=call.by
         )
-        return json_response(hub_document(hub), 201 if new else 200)
+        return json_answer(hub_document(hub), 201 if new else 200)
 
     async def patch(self, call: Call) -> Response:
         """Replace a hub's tags, which is all that a PATCH may change."""
         hub = await self.hubs.set_tags(call.address, patched_tags(await call.json()), by=call.by)
-        return json_response(hub_document(hub))
+        return json_answer(hub_document(hub))
 
     async def delete(self, call: Call) -> Response:
         """Delete a hub; 204 also when there was none."""
@@ -104,14 +105,14 @@ class HubOperations:
     async def list_keys(self, call: Call) -> Response:
         """Show every shared access policy with its keys."""
         policies = await self.hubs.keys(call.address)
-        return json_response(values([key_document(policy) for policy in policies]))
+        return json_answer(values([key_document(policy) for policy in policies]))
 
     async def get_key(self, call: Call) -> Response:
         """Show one shared access policy with its keys."""
         policy = (await self.hubs.get(call.address)).policy(call.parameters["key"])
         if policy is None:
             raise Problem(Kind.NOT_FOUND, "the hub has no shared access policy of that name")
-        return json_response(key_document(policy))
+        return json_answer(key_document(policy))
 
     async def list_skus(self, call: Call) -> Response:
         """List what a hub's SKU can be."""
@@ -124,12 +125,12 @@ class HubOperations:
             }
             for name, tier in HUB_TIERS.items()
         ]
-        return json_response(values(documents))
+        return json_answer(values(documents))
 
     async def get_stats(self, call: Call) -> Response:
         """Count a hub's devices."""
         counts = await self.hubs.count_devices(call.address)
-        return json_response(
+        return json_answer(
             {
                 "totalDeviceCount": counts.total,
                 "enabledDeviceCount": counts.enabled,
@@ -142,7 +143,7 @@ class HubOperations:
         _check_endpoint(call)
         hub = await self.hubs.get(call.address)
         documents = [consumer_group_document(hub, name) for name in hub.consumer_groups]
-        return json_response(values(documents))
+        return json_answer(values(documents))
 
     async def get_group(self, call: Call) -> Response:
         """Show one."""
@@ -150,7 +151,7 @@ class HubOperations:
         hub = await self.hubs.get(call.address)
         for name in hub.consumer_groups:
             if name.lower() == call.parameters["consumers"].lower():
-                return json_response(consumer_group_document(hub, name))
+                return json_answer(consumer_group_document(hub, name))
         raise Problem(Kind.NOT_FOUND, "the hub has no consumer group of that name")
 
     async def put_group(self, call: Call) -> Response:
@@ -159,7 +160,7 @@ class HubOperations:
         name = await self.hubs.add_consumer_group(
             call.address, call.parameters["consumers"], by=call.by
         )
-        return json_response(consumer_group_document(await self.hubs.get(call.address), name))
+        return json_answer(consumer_group_document(await self.hubs.get(call.address), name))
 
     async def delete_group(self, call: Call) -> Response:
         """Forget one; 200, because the SDK takes nothing else."""

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from muster.control.documents import SERVICE_TIERS
 from muster.control.services import ProvisioningServices
-from muster.endpoints.resource_manager import Call, Operation, empty_response, json_response
+from muster.endpoints.resource_manager import Call, empty_response, json_answer
 from muster.endpoints.resource_manager_documents import (
     SERVICE_TYPE,
     key_document,
@@ -17,6 +17,7 @@ from muster.endpoints.resource_manager_documents import (
     values,
 )
 from muster.endpoints.resource_manager_hubs import GROUP_PATH, availability, patched_tags
+from muster.endpoints.wire import Operation
 from muster.errors import Kind, Problem
 from muster.model.resource import ProvisioningService
 
@@ -31,40 +32,40 @@ class ServiceOperations:
     services: ProvisioningServices
     global_hostname: str
 
-    def operations(self) -> list[Operation]:
+    def operations(self) -> list[Operation[Call]]:
         """Return the table of operations, certificates not among them."""
         read = f"{SERVICE_TYPE}/read"
         return [
             Operation(
                 "POST",
                 f"{_PROVIDER_PATH}/Microsoft.Devices/checkProvisioningServiceNameAvailability",
-                "Microsoft.Devices/checkProvisioningServiceNameAvailability/action",
                 self.check_name,
+                "Microsoft.Devices/checkProvisioningServiceNameAvailability/action",
             ),
-            Operation("GET", f"{_PROVIDER_PATH}/{SERVICE_TYPE}", read, self.list),
-            Operation("GET", f"{GROUP_PATH}/{SERVICE_TYPE}", read, self.list),
-            Operation("GET", SERVICE_PATH, read, self.get),
-            Operation("PUT", SERVICE_PATH, f"{SERVICE_TYPE}/write", self.put),
-            Operation("PATCH", SERVICE_PATH, f"{SERVICE_TYPE}/write", self.patch),
-            Operation("DELETE", SERVICE_PATH, f"{SERVICE_TYPE}/delete", self.delete),
+            Operation("GET", f"{_PROVIDER_PATH}/{SERVICE_TYPE}", self.list, read),
+            Operation("GET", f"{GROUP_PATH}/{SERVICE_TYPE}", self.list, read),
+            Operation("GET", SERVICE_PATH, self.get, read),
+            Operation("PUT", SERVICE_PATH, self.put, f"{SERVICE_TYPE}/write"),
+            Operation("PATCH", SERVICE_PATH, self.patch, f"{SERVICE_TYPE}/write"),
+            Operation("DELETE", SERVICE_PATH, self.delete, f"{SERVICE_TYPE}/delete"),
             Operation(
                 "POST",
                 f"{SERVICE_PATH}/listkeys",
-                f"{SERVICE_TYPE}/listkeys/action",
                 self.list_keys,
+                f"{SERVICE_TYPE}/listkeys/action",
             ),
             Operation(
                 "POST",
                 f"{SERVICE_PATH}/keys/{{key}}/listkeys",
-                f"{SERVICE_TYPE}/keys/listkeys/action",
                 self.get_key,
+                f"{SERVICE_TYPE}/keys/listkeys/action",
             ),
-            Operation("GET", f"{SERVICE_PATH}/skus", f"{SERVICE_TYPE}/skus/read", self.list_skus),
+            Operation("GET", f"{SERVICE_PATH}/skus", self.list_skus, f"{SERVICE_TYPE}/skus/read"),
         ]
 
     async def check_name(self, call: Call) -> Response:
         """Tell whether a provisioning service could have that name."""
-        return json_response(await availability(self.services.is_name_free, call))
+        return json_answer(await availability(self.services.is_name_free, call))
 
     async def list(self, call: Call) -> Response:
         """List the services of a subscription or of a group."""
@@ -72,7 +73,7 @@ class ServiceOperations:
             call.parameters["subscription"], call.parameters.get("group")
         )
         documents = [service_document(one, self.global_hostname) for one in services]
-        return json_response(values(documents))
+        return json_answer(values(documents))
 
     async def get(self, call: Call) -> Response:
         """Show a service."""
@@ -99,19 +100,19 @@ class ServiceOperations:
     async def list_keys(self, call: Call) -> Response:
         """Show every shared access policy with its keys."""
         policies = await self.services.keys(call.address)
-        return json_response(values([key_document(policy) for policy in policies]))
+        return json_answer(values([key_document(policy) for policy in policies]))
 
     async def get_key(self, call: Call) -> Response:
         """Show one shared access policy with its keys."""
         policy = (await self.services.get(call.address)).policy(call.parameters["key"])
         if policy is None:
             raise Problem(Kind.NOT_FOUND, "the service has no shared access policy of that name")
-        return json_response(key_document(policy))
+        return json_answer(key_document(policy))
 
     async def list_skus(self, call: Call) -> Response:
         """List what a service's SKU can be."""
         await self.services.get(call.address)
-        return json_response(values([{"name": name} for name in SERVICE_TIERS]))
+        return json_answer(values([{"name": name} for name in SERVICE_TIERS]))
 
     def _answer(self, service: ProvisioningService, status: int = 200) -> Response:
-        return json_response(service_document(service, self.global_hostname), status)
+        return json_answer(service_document(service, self.global_hostname), status)

@@ -12,18 +12,24 @@ Rules:
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from muster.clock import Clock
 from muster.endpoints.body import read_body
-from muster.endpoints.codes import HTTP_STATUS, OAUTH_ERROR
+from muster.endpoints.codes import (
+    HTTP_STATUS,
+    INTERNAL_HTTP_STATUS,
+    INTERNAL_OAUTH_ERROR,
+    OAUTH_ERROR,
+)
+from muster.endpoints.rendering import json_response
+from muster.endpoints.wire import INTERNAL, Operation, Wire, WordedProblem, routes_of
 from muster.errors import Kind, Problem
 from muster.identity.audiences import Audiences
 from muster.identity.issuance import (
@@ -46,8 +52,6 @@ _NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 # A proxy on this machine is a loopback peer too; its clients are not.
 _FORWARDING = ("forwarded", "x-forwarded-for", "x-forwarded-host", "via")
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 
 def routes(
     *,
@@ -60,23 +64,110 @@ def routes(
     imds: bool = False,
 ) -> list[BaseRoute]:
     """Return the token service's routes, for the host root. *imds* turns the IMDS form on."""
-    service = _TokenService(issuer, keys, audiences, credentials, clock)
+    service = _TokenService(issuer, keys, audiences, credentials)
     local = _LocalTokens(audiences, managed_identity)
     well_known = ".well-known/openid-configuration"
-    table: list[tuple[str, str, Endpoint]] = [
-        ("GET", f"/{{tenant}}/v2.0/{well_known}", service.discovery),
-        ("GET", f"/{{tenant}}/{well_known}", service.discovery),
-        ("GET", "/{tenant}/discovery/v2.0/keys", service.key_set),
-        ("GET", "/{tenant}/discovery/keys", service.key_set),
-        ("POST", "/{tenant}/oauth2/v2.0/token", service.token),
-        ("POST", "/{tenant}/oauth2/token", service.token),
-        ("GET", "/msi/token", local.app_service),
+    table: list[Operation[Request]] = [
+        Operation("GET", f"/{{tenant}}/v2.0/{well_known}", service.discovery),
+        Operation("GET", f"/{{tenant}}/{well_known}", service.discovery),
+        Operation("GET", "/{tenant}/discovery/v2.0/keys", service.key_set),
+        Operation("GET", "/{tenant}/discovery/keys", service.key_set),
+        Operation("POST", "/{tenant}/oauth2/v2.0/token", service.token),
+        Operation("POST", "/{tenant}/oauth2/token", service.token),
     ]
-    if imds:
+    app_service = Operation("GET", "/msi/token", local.app_service)
+    metadata = [
         # @azure/identity asks with a trailing slash, the others without.
-        table.append(("GET", "/metadata/identity/oauth2/token", local.imds))
-        table.append(("GET", "/metadata/identity/oauth2/token/", local.imds))
-    return [Route(path, endpoint, methods=[method]) for method, path, endpoint in table]
+        Operation("GET", "/metadata/identity/oauth2/token", local.imds),
+        Operation("GET", "/metadata/identity/oauth2/token/", local.imds),
+    ]
+    return [
+        *routes_of(_OAuthWire(clock), table),
+        *routes_of(_AppServiceWire(), [app_service]),
+        *routes_of(_MetadataWire(), metadata if imds else []),
+    ]
+
+
+class _OAuthWire(Wire[Request]):
+    """OAuth 2's errors, as Entra ID words them. Who calls is in the request's body."""
+
+    name = "oauth"
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def enter(self, request: Request, operation: Operation[Request]) -> Request:  # noqa: ARG002 - of the base class
+        """Let everybody in: tokens are what callers come for."""
+        return request
+
+    def refuse(self, request: Request, problem: Problem, tracking_id: str) -> Response:
+        """Return OAuth's word with Entra's number for it."""
+        status, error, number = OAUTH_ERROR[problem.kind]
+        if isinstance(problem, WordedProblem):
+            error = problem.word
+        return self._error(request, (status, error, number), problem.detail, tracking_id)
+
+    def fail(self, request: Request, tracking_id: str) -> Response:
+        """Return the same form for a bug."""
+        return self._error(request, INTERNAL_OAUTH_ERROR, INTERNAL, tracking_id)
+
+    def _error(
+        self, request: Request, word: tuple[int, str, int], detail: str, tracking_id: str
+    ) -> Response:
+        status, error, number = word
+        body = {
+            "error": error,
+            "error_description": f"AADSTS{number}: {detail}",
+            "error_codes": [number],
+            "timestamp": f"{self._clock.now():%Y-%m-%d %H:%M:%SZ}",
+            "trace_id": tracking_id,
+            "correlation_id": _correlation_id(request),
+        }
+        return json_response(body, status, _NO_STORE)
+
+
+class _LocalWire(Wire[Request]):
+    """For programs on this machine only."""
+
+    async def enter(self, request: Request, operation: Operation[Request]) -> Request:  # noqa: ARG002 - of the base class
+        """Let this machine's own requests in."""
+        _check_local(request)
+        return request
+
+
+class _AppServiceWire(_LocalWire):
+    """Azure App Service's form of refusal."""
+
+    name = "app service identity"
+
+    def refuse(self, request: Request, problem: Problem, tracking_id: str) -> Response:  # noqa: ARG002 - of the base class
+        """Return status and message."""
+        status = HTTP_STATUS[problem.kind]
+        # 404 would say that there is no identity endpoint at all, and is retried.
+        return self._error(400 if status == 404 else status, problem.detail)
+
+    def fail(self, request: Request, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Return the same form for a bug."""
+        return self._error(INTERNAL_HTTP_STATUS, INTERNAL)
+
+    def _error(self, status: int, message: str) -> Response:
+        return json_response({"statusCode": status, "message": message}, status, _NO_STORE)
+
+
+class _MetadataWire(_LocalWire):
+    """The instance metadata service's form of refusal."""
+
+    name = "instance metadata"
+
+    def refuse(self, request: Request, problem: Problem, tracking_id: str) -> Response:  # noqa: ARG002 - of the base class
+        """Return 400 whatever it is: clients try 404, 410, 429 and 5xx again for minutes."""
+        body = {"error": "invalid_request", "error_description": problem.detail}
+        return json_response(body, 400, _NO_STORE)
+
+    def fail(self, request: Request, tracking_id: str) -> Response:  # noqa: ARG002 - as above
+        """Return the same form for a bug, which may well be gone at the next try."""
+        body = {"error": INTERNAL_OAUTH_ERROR[1], "error_description": INTERNAL}
+        return json_response(body, INTERNAL_HTTP_STATUS, _NO_STORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +176,10 @@ class _TokenService:
     keys: SigningKeys
     audiences: Audiences
     credentials: ClientCredentials
-    clock: Clock
 
     async def discovery(self, request: Request) -> Response:
         """OpenID Connect Discovery section 4, as far as clients here read it."""
-        try:
-            base, tenant = self._base(request)
-        except Problem as problem:
-            return self._error(request, problem)
+        base, tenant = self._base(request)
         version = "" if tenant == ADFS else "v2.0/"
         document = {
             "issuer": self.issuer.issuer,
@@ -109,34 +196,21 @@ class _TokenService:
             "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
             "claims_supported": ["aud", "iss", "iat", "nbf", "exp", "tid", "oid", "sub", "appid"],
         }
-        return JSONResponse(document)
+        return json_response(document)
 
     async def key_set(self, request: Request) -> Response:
         """The public keys, RFC 7517."""
-        try:
-            self._base(request)
-        except Problem as problem:
-            return self._error(request, problem)
-        return JSONResponse(self.keys.jwks())
+        self._base(request)
+        return json_response(self.keys.jwks())
 
     async def token(self, request: Request) -> Response:
         """The token endpoint, RFC 6749 section 4.4.2."""
-        try:
-            self._base(request)
-            form = _parse_form(await read_body(request, _MAX_FORM))
-            _check_grant(form)
-        except Problem as problem:
-            return self._error(request, problem)
-        try:
-            audience = self._audience(form)
-        except Problem as problem:
-            code = "invalid_scope" if "scope" in form else "invalid_resource"
-            return self._error(request, problem, code=code)
+        self._base(request)
+        form = _parse_form(await read_body(request, _MAX_FORM))
+        _check_grant(form)
+        audience = self._audience(form)
         proof = ClientProof(form.get("client_secret"), form.get("client_assertion"))
-        try:
-            issued = await self.credentials.grant(form.get("client_id", ""), proof, audience)
-        except Problem as problem:
-            return self._error(request, problem)
+        issued = await self.credentials.grant(form.get("client_id", ""), proof, audience)
         body: dict[str, Any] = {
             "token_type": "Bearer",
             "expires_in": issued.expires_in,
@@ -151,35 +225,25 @@ class _TokenService:
                 "not_before": str(issued.not_before),
                 "resource": issued.audience,
             }
-        return JSONResponse(body, headers=_NO_STORE)
+        return json_response(body, headers=_NO_STORE)
 
     def _audience(self, form: dict[str, str]) -> str:
-        if "scope" in form:
-            return self.audiences.of_scope(form["scope"])
-        if "resource" in form:
+        if "scope" not in form and "resource" not in form:
+            missing = Problem(Kind.MALFORMED, "give scope (or, for version 1.0, resource)")
+            raise WordedProblem(missing, "invalid_resource")
+        try:
+            if "scope" in form:
+                return self.audiences.of_scope(form["scope"])
             return self.audiences.of_resource(form["resource"])
-        raise Problem(Kind.MALFORMED, "give scope (or, for version 1.0, resource)")
+        except Problem as problem:
+            word = "invalid_scope" if "scope" in form else "invalid_resource"
+            raise WordedProblem(problem, word) from problem
 
     def _base(self, request: Request) -> tuple[str, str]:
         tenant = request.path_params["tenant"].lower()
         if tenant not in (self.issuer.tenant_id.lower(), ADFS):
             raise Problem(Kind.MALFORMED, "there is no such tenant here")
         return f"{self.issuer.public_url}/{tenant}", tenant
-
-    def _error(self, request: Request, problem: Problem, *, code: str | None = None) -> Response:
-        status, error, number = OAUTH_ERROR[problem.kind]
-        body = {
-            "error": code or error,
-            "error_description": f"AADSTS{number}: {problem.detail}",
-            "error_codes": [number],
-            "timestamp": f"{self.clock.now():%Y-%m-%d %H:%M:%SZ}",
-            "trace_id": new_uuid(),
-            "correlation_id": _correlation_id(request),
-        }
-        headers = dict(_NO_STORE)
-        if problem.retry_after is not None:
-            headers["Retry-After"] = f"{problem.retry_after:.0f}"
-        return JSONResponse(body, status, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,31 +253,17 @@ class _LocalTokens:
 
     async def app_service(self, request: Request) -> Response:
         """Azure App Service's managed identity endpoint, api-version 2019-08-01."""
-        try:
-            _check_local(request)
-            header = request.headers.get("x-identity-header", "")
-            audience, client_id = self._wanted(request)
-            issued = await self.identity.token_for_header(header, audience, client_id=client_id)
-        except Problem as problem:
-            status = HTTP_STATUS[problem.kind]
-            # 404 would say that there is no identity endpoint at all, and is retried.
-            status = 400 if status == 404 else status
-            body = {"statusCode": status, "message": problem.detail}
-            return JSONResponse(body, status, _NO_STORE)
-        return JSONResponse(_managed(issued), headers=_NO_STORE)
+        header = request.headers.get("x-identity-header", "")
+        audience, client_id = self._wanted(request)
+        issued = await self.identity.token_for_header(header, audience, client_id=client_id)
+        return json_response(_managed(issued), headers=_NO_STORE)
 
     async def imds(self, request: Request) -> Response:
         """The instance metadata service's token endpoint, api-version 2018-02-01."""
-        try:
-            _check_local(request)
-            _check_metadata(request)
-            audience, client_id = self._wanted(request)
-            issued = await self.identity.token(audience, client_id=client_id)
-        except Problem as problem:
-            # 400 whatever it is: clients try 404, 410, 429 and 5xx again for minutes.
-            body = {"error": "invalid_request", "error_description": problem.detail}
-            return JSONResponse(body, 400, _NO_STORE)
-        return JSONResponse(_managed(issued), headers=_NO_STORE)
+        _check_metadata(request)
+        audience, client_id = self._wanted(request)
+        issued = await self.identity.token(audience, client_id=client_id)
+        return json_response(_managed(issued), headers=_NO_STORE)
 
     def _wanted(self, request: Request) -> tuple[str, str | None]:
         query = request.query_params

@@ -1,4 +1,4 @@
-"""Judge a device's CONNECT and a service's token: may this caller in, and until when.
+"""Judge a device's CONNECT: may it in, and until when.
 
 Pure: the caller looks hub and device up and says what time it is.
 
@@ -44,13 +44,14 @@ from muster.hub.envelope import Sender
 from muster.hub.trust import anchors_of
 from muster.ids import DeviceId, Thumbprint
 from muster.model.device import AuthenticationType, Device, DeviceStatus
-from muster.model.resource import AccessPolicy, Hub, Right
+from muster.model.resource import Hub, Right
 from muster.protocols.sas import SasToken, parse_token
-
-# A token is a bearer's secret: one that never ends cannot be lost safely. IoT Hub sets no limit
-# and its tools make tokens of a year; ten years is beyond the life of the keys that sign them.
-MAX_TOKEN_LIFE = timedelta(days=3660)
-_WRONG_SIGNATURE = "the token is not signed by a current key"
+from muster.protocols.sas_policy import (
+    check_life,
+    check_resource,
+    check_signature,
+    judge_policy_token,
+)
 
 
 class AuthMethod(Enum):
@@ -157,38 +158,24 @@ def _admit_certificate(
 
 def _admit_token(hub: Hub, device: Device, attempt: Attempt, now: datetime) -> Admission:
     token = _parsed_token(attempt.password or b"")
-    _check_expiry(token, now)
-    path = f"devices/{device.device_id}"
-    _check_resource(token, (hub.hostname, attempt.host), path)
+    hosts, segments = (hub.hostname, attempt.host), ("devices", device.device_id)
     if token.key_name is not None:
-        _check_policy(hub, token, Right.DEVICE_CONNECT)
+        right = Right.DEVICE_CONNECT
+        judge_policy_token(
+            token, hub.policies, hosts=hosts, segments=segments, right=right, now=now
+        )
         method = AuthMethod.HUB_POLICY
     else:
+        check_life(token, now)
+        check_resource(token, hosts, segments)
         proof = device.authentication
         if proof.type is not AuthenticationType.SAS:
             raise _unauthenticated(
                 f"a token was sent, but the device authenticates by {proof.type.value}"
             )
-        _check_signature(token, proof.primary_key, proof.secondary_key)
+        check_signature(token, proof.primary_key, proof.secondary_key)
         method = AuthMethod.DEVICE_KEY
     return Admission(hub, device, method, valid_until=token.expires)
-
-
-def authorise_token(
-    hub: Hub, host: str, text: str, right: Right, path: str, *, now: datetime
-) -> tuple[AccessPolicy, datetime]:
-    """Return the policy of *hub* that a service's token speaks for, and when the token ends.
-
-    *host* is how the caller spells the hub, with or without a port; *path* is what it asks for,
-    decoded and without a leading slash. Raises `Problem(UNAUTHENTICATED)`, or
-    `Problem(FORBIDDEN)` when the policy does not have *right*.
-    """
-    token = parse_token(text)
-    _check_expiry(token, now)
-    _check_resource(token, (hub.hostname, host), path)
-    if token.key_name is None:
-        raise _unauthenticated("the token names no shared access policy (skn)")
-    return _check_policy(hub, token, right), token.expires
 
 
 def _parsed_token(password: bytes) -> SasToken:
@@ -196,37 +183,6 @@ def _parsed_token(password: bytes) -> SasToken:
         return parse_token(password.decode("ascii"))
     except UnicodeDecodeError:
         raise _unauthenticated("the password is not a shared access signature") from None
-
-
-def _check_expiry(token: SasToken, now: datetime) -> None:
-    # Without tolerance: the session would have to end at the expiry, which is now.
-    if token.expires <= now:
-        raise _unauthenticated(f"the token expired at {token.expires:%Y-%m-%dT%H:%M:%SZ}")
-    if token.expires - now > MAX_TOKEN_LIFE:
-        raise _unauthenticated(f"the token would last longer than {MAX_TOKEN_LIFE.days} days")
-
-
-def _check_resource(token: SasToken, hosts: Sequence[str], path: str) -> None:
-    if not any(token.covers(f"{host}/{path}") for host in hosts):
-        raise _unauthenticated(f"the token's resource does not cover {hosts[0]}/{path}")
-
-
-def _check_policy(hub: Hub, token: SasToken, right: Right) -> AccessPolicy:
-    policy = hub.policy(token.key_name or "")
-    if policy is None:
-        # The same words as for a wrong signature: names of policies are not to be guessed.
-        raise _unauthenticated(_WRONG_SIGNATURE)
-    _check_signature(token, policy.primary_key, policy.secondary_key)
-    if right not in policy.rights:
-        raise Problem(Kind.FORBIDDEN, f"the policy {policy.key_name} does not allow {right.value}")
-    return policy
-
-
-def _check_signature(token: SasToken, *keys: str | None) -> None:
-    # All are tried, whatever the first says: time must not tell which one matched.
-    matches = [token.is_signed_by(key) for key in keys if key]
-    if not any(matches):
-        raise _unauthenticated(_WRONG_SIGNATURE)
 
 
 def _end_of(path: Sequence[x509.Certificate]) -> datetime:
