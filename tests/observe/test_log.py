@@ -94,6 +94,7 @@ def test_secret_fields_are_masked(name):
     "text",
     [
         "HostName=h;SharedAccessKeyName=n;SharedAccessKey=hunter2==",
+        "HostName=h; SharedAccessKeyName = n; SharedAccessKey = hunter2==",
         "SharedAccessSignature sr=h&sig=hunter2%3D&se=1",
         "grant_type=x&client_secret=hunter2&y=z",
         "Authorization: Bearer hunter2.abc",

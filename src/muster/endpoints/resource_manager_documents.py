@@ -68,7 +68,7 @@ _UNRESTRICTED: dict[str, tuple[Any, ...]] = {
 }
 _SECRET_NAMES = {"primarykey", "secondarykey", "accesskey", "sharedaccesskey", "password", "secret"}
 _SECRET_FIELDS = re.compile(
-    r"((?:SharedAccessKey|SharedAccessSignature|AccountKey|sig)=)[^;&\s]*", re.IGNORECASE
+    r"((?:SharedAccessKey|SharedAccessSignature|AccountKey|sig)\s*=\s*)[^;&\s]*", re.IGNORECASE
 )
 
 

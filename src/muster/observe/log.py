@@ -33,7 +33,7 @@ _SECRET_NAMES = re.compile(
 )
 # Inside text: connection strings, SAS tokens, form fields, headers, JWTs, PEM keys.
 _SECRET_TEXT = (
-    re.compile(r"(SharedAccessKey=)[^;\s\"'&]+", re.IGNORECASE),
+    re.compile(r"(SharedAccessKey\s*=\s*)[^;\s\"'&]+", re.IGNORECASE),
     re.compile(r"(\bsig=)[^&;\s\"']+", re.IGNORECASE),
     re.compile(r"(\b(?:client_secret|password|client_assertion)=)[^&;\s\"']+", re.IGNORECASE),
     re.compile(r"(\bBearer\s+)[A-Za-z0-9._~+/=-]+", re.IGNORECASE),
