@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -64,8 +64,8 @@ def make(
     for value, critical in extensions:
         builder = builder.add_extension(value, critical)
     signer = issuer.key if issuer else own
-    edwards = isinstance(signer, ed25519.Ed25519PrivateKey)
-    return Made(builder.sign(signer, None if edwards else hashes.SHA256()), own)
+    hashed = isinstance(signer, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    return Made(builder.sign(signer, hashes.SHA256() if hashed else None), own)
 
 
 @pytest.fixture(name="now")

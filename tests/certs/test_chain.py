@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from muster.certs.chain import common_name, load_chain, verify_client_chain
@@ -251,6 +251,39 @@ def test_chain_is_bounded_before_it_is_parsed(root) -> None:
         assert caught.value.kind is Kind.MALFORMED
         assert "at most" in caught.value.detail
     assert load_chain([]) == ()
+
+
+def test_sum_of_a_chain_is_bounded_before_it_is_parsed() -> None:
+    """Ten certificates within their own bound are still too much to parse for a stranger."""
+    with pytest.raises(Problem, match="a chain has at most 40960 bytes") as caught:
+        load_chain([bytes(16 * 1024)] * 3)
+    assert caught.value.kind is Kind.MALFORMED
+
+
+@pytest.mark.parametrize("place", [0, 1, 9])
+def test_keys_are_judged_wherever_they_stand_in_the_chain(make, root, place) -> None:
+    """A full-size exponent makes one verification take 10 ms: it never comes to that."""
+    modulus = rsa.generate_private_key(65537, 3072).public_key().public_numbers().n
+
+    class Slow:
+        """A key of which only the public half exists: the issuer signs with its own."""
+
+        def public_key(self) -> rsa.RSAPublicKey:
+            return rsa.RSAPublicNumbers(modulus - 2, modulus).public_key()
+
+    chain = [root.der] * 10
+    chain[place] = make("slow", root, ca=True, key=Slow()).der
+    with pytest.raises(Problem, match="the key of CN=slow is RSA with an exponent") as caught:
+        load_chain(chain)
+    assert caught.value.kind is Kind.UNSUPPORTED
+
+
+def test_ml_dsa_is_accepted_in_leaf_and_ca(make, now) -> None:
+    """Keys that outlast quantum computers are judged like any others."""
+    ca = make("ca", ca=True, key=mldsa.MLDSA65PrivateKey.generate())
+    leaf = make("device", ca, key=mldsa.MLDSA44PrivateKey.generate())
+    assert load_chain([leaf.der, ca.der])
+    assert accepted([leaf], [ca], now) == ["device", "ca"]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, 100, -1])

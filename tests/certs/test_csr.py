@@ -8,7 +8,15 @@ import textwrap
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import (
+    dsa,
+    ec,
+    ed448,
+    ed25519,
+    mldsa,
+    rsa,
+    x25519,
+)
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -27,8 +35,8 @@ def build(key=None, *extensions: x509.ExtensionType) -> bytes:
     builder = x509.CertificateSigningRequestBuilder().subject_name(NAME)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    edwards = isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
-    return builder.sign(key, None if edwards else hashes.SHA256()).public_bytes(Encoding.DER)
+    hashed = isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey)
+    return builder.sign(key, hashes.SHA256() if hashed else None).public_bytes(Encoding.DER)
 
 
 def wrapped(der: bytes, columns: int, end: str, label: str = "CERTIFICATE REQUEST") -> str:
@@ -108,8 +116,9 @@ def test_good_keys_are_taken(key) -> None:
         ec.generate_private_key(ec.BrainpoolP256R1()),
         ed448.Ed448PrivateKey.generate(),
         dsa.generate_private_key(2048),
+        mldsa.MLDSA65PrivateKey.generate(),
     ],
-    ids=["rsa-1024", "rsa e=3", "secp256k1", "brainpool", "ed448", "dsa"],
+    ids=["rsa-1024", "rsa e=3", "secp256k1", "brainpool", "ed448", "dsa", "ml-dsa"],
 )
 def test_other_keys_are_unsupported(key) -> None:
     """Too short, an odd curve, an odd algorithm."""

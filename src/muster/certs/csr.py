@@ -14,17 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from muster.certs.chain import UNREADABLE
 from muster.certs.encoding import request_der
+from muster.certs.keys import flaw_of
 from muster.certs.names import AlternativeName, names_of
 from muster.certs.usages import KeyUse, uses_of
 from muster.errors import Kind, Problem
 
+# What profiles, linting and the TLS stacks of devices are ready for: ML-DSA is not among it yet.
 LeafKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
-
-# Below: NIST SP 800-57. Above: verifying costs the square of the length, at every handshake.
-_RSA_BITS = range(2048, 4096 + 1)
-# An even or tiny exponent makes textbook attacks possible; BR 6.1.6 asks for this range, and
-# a longer one makes every verification slow.
-_RSA_EXPONENTS = range(65537, 2**64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +43,8 @@ def parse_signing_request(text: str) -> SigningRequest:
     """Return what the PKCS #10 request *text* (PEM or base64) asks for.
 
     Promises proof of possession: the request is signed with the key it names (RFC 2986
-    section 3). Checks that the key is one we certify: RSA of 2048 to 4096 bits, P-256, P-384,
-    P-521 or Ed25519. Does not check whether anything it asks for may be had.
+    section 3). Checks first that the key is one we certify: a `LeafKey` in which `keys.flaw_of`
+    finds no flaw. Does not check whether anything it asks for may be had.
 
     Raises `Problem(TOO_LARGE)`, `Problem(MALFORMED)`, or `Problem(UNSUPPORTED)` for kinds of key
     and name that are not issued.
@@ -75,27 +71,11 @@ def parse_signing_request(text: str) -> SigningRequest:
 
 
 def _check_key(key: object) -> LeafKey:
-    match key:
-        case rsa.RSAPublicKey():
-            if key.key_size not in _RSA_BITS:
-                raise Problem(
-                    Kind.UNSUPPORTED,
-                    f"the CSR's RSA key has {key.key_size} bits; 2048 to 4096 are certified",
-                )
-            exponent = key.public_numbers().e
-            if exponent not in _RSA_EXPONENTS or exponent % 2 == 0:
-                raise Problem(Kind.UNSUPPORTED, "the CSR's RSA key has an unsafe exponent")
-            return key
-        case ec.EllipticCurvePublicKey():
-            if not isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1):
-                raise Problem(
-                    Kind.UNSUPPORTED, "the CSR's key is on a curve other than P-256, P-384, P-521"
-                )
-            return key
-        case ed25519.Ed25519PublicKey():
-            return key
-        case _:
-            raise Problem(Kind.UNSUPPORTED, "the CSR's key is neither RSA, ECDSA nor Ed25519")
+    if (flaw := flaw_of(key)) is not None:
+        raise Problem(Kind.UNSUPPORTED, f"the CSR's key {flaw}")
+    if not isinstance(key, LeafKey):
+        raise Problem(Kind.UNSUPPORTED, "the CSR's key is neither RSA, ECDSA nor Ed25519")
+    return key
 
 
 def _check_possession(request: x509.CertificateSigningRequest) -> None:
