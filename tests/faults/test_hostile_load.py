@@ -252,6 +252,34 @@ async def test_ten_megabytes_of_noise(server, name):
     assert _memory() - before < 30 * MEBIBYTE
 
 
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"0\r\n", b"x00001: y\r\n" * 100),
+        (b"0\r\nx: ", b"y" * 1000),
+        (b"1;", b"x" * 1000),
+    ],
+)
+async def test_endless_framing(server, start, piece):
+    """Trailers and chunk extensions without end, in fifty requests: cut, and nothing is kept."""
+    before = _memory()
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def pour() -> None:
+        raw = await _connect_raw(server.ports["http"])
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):
+            await loop.sock_sendall(raw, head + start)
+            for _ in range(50_000):
+                await loop.sock_sendall(raw, piece)
+            pytest.fail("fifty megabytes of framing were taken")
+        raw.close()
+
+    await asyncio.wait_for(asyncio.gather(*[pour() for _ in range(50)], server.check()), 30)
+    await server.until_alone()
+    assert _memory() - before < 30 * MEBIBYTE
+
+
 async def test_noise_inside_tls(server):
     """Random bytes under a good handshake end as a protocol error, on every port."""
     noise = random.Random(8).randbytes(50_000)

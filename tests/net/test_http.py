@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from contextlib import suppress
 
 import pytest
 from starlette.applications import Starlette
@@ -44,6 +45,11 @@ async def _deaf(_request: Request) -> Response:
     return PlainTextResponse("not listening")
 
 
+async def _headers(request: Request) -> Response:
+    await request.body()
+    return JSONResponse(list(request.headers))
+
+
 async def _bug(_request: Request) -> Response:
     raise RuntimeError("a bug")
 
@@ -51,6 +57,14 @@ async def _bug(_request: Request) -> Response:
 async def _slow(_request: Request) -> Response:
     await asyncio.sleep(0.2)
     return PlainTextResponse("slow")
+
+
+async def _drip(_request: Request) -> Response:
+    async def pieces():
+        yield b"one"
+        await asyncio.sleep(5)
+
+    return StreamingResponse(pieces(), headers={"content-length": "200"})
 
 
 async def _big(_request: Request) -> Response:
@@ -78,9 +92,11 @@ ROUTES = [
     Route("/who", _who),
     Route("/size", _size, methods=["POST"]),
     Route("/deaf", _deaf, methods=["POST", "GET"]),
+    Route("/headers", _headers, methods=["POST", "GET"]),
     Route("/bug", _bug),
     Route("/slow", _slow),
     Route("/big", _big),
+    Route("/drip", _drip),
     WebSocketRoute("/echo", _echo),
 ]
 # Short enough to wait for; long enough for a busy machine.
@@ -237,6 +253,84 @@ async def test_a_head_that_is_too_long_is_refused(listener, port, head, until):
     """Whole or endless, in one header or many: 431 and a close."""
     assert (await _ask(port, head)).startswith(b"HTTP/1.1 431 ")
     await until(lambda: listener.closings.counts[CloseReason.BAD_REQUEST] == 1)
+
+
+_CHUNKED = b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def _pour(port: int, start: bytes, piece: bytes, most: int) -> tuple[bytes, int]:
+    """Send *start*, then *piece* again and again; return the answer and the bytes sent by then."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(start)
+    answer = asyncio.create_task(reader.read())
+    sent = 0
+    while sent < most and not answer.done():
+        writer.write(piece)
+        sent += len(piece)
+        await asyncio.sleep(0)
+        with suppress(ConnectionError):
+            await writer.drain()
+    try:
+        return await asyncio.wait_for(answer, 5), sent
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("path", [b"/size", b"/deaf"])
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"0\r\n", b"x0001: y\r\n" * 50),
+        (b"0\r\nx: ", b"y" * 1000),
+        (b"0\r\n", b"x" * 1000),
+        (b"5;", b"x" * 1000),
+        (b"5;x=", b"y" * 1000),
+        (b"", b"1;" + b"x" * 5000 + b"\r\ny\r\n"),
+        (b"", b"0" * 1000),
+    ],
+)
+async def test_what_frames_a_body_is_bounded(listener, port, path, start, piece, until):  # noqa: PLR0917 - fixtures
+    """Endless trailers, one endless trailer, endless chunk extensions: 431 and a close, soon."""
+    request = _CHUNKED.replace(b"/size", path) + start
+    answer, sent = await _pour(port, request, piece, 5_000_000)
+    assert sent < 2_000_000
+    assert answer.startswith(b"HTTP/1.1 431 " if path == b"/size" else b"HTTP/1.1 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    await until(lambda: listener.closings.counts[CloseReason.BAD_REQUEST] == 1)
+
+
+async def test_a_refusal_never_falls_into_another_answer(port):
+    """A bad request behind one that is being answered closes; its 400 would be read as content."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_get("/drip"))
+    await reader.readuntil(b"one")
+    writer.write(_get("/who") + _get("/who", "Host: b"))
+    assert b"HTTP/1.1" not in await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+
+async def test_trailers_after_a_long_body_are_bounded_too(port):
+    """A body earns its own framing, not a long trailer."""
+    body = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+    answer, sent = await _pour(port, _CHUNKED + body + b"0\r\nx: ", b"y" * 1000, 5_000_000)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert sent < 2_000_000
+
+
+async def test_a_body_of_single_bytes_is_read(port):
+    """Chunks of one byte are wasteful, not hostile; trailers in measure are dropped."""
+    chunks = b"1\r\nx\r\n" * 50_000
+    request = _CHUNKED.replace(b"Host: a", b"Host: a\r\nConnection: close")
+    answer = await _ask(port, request + chunks + b"0\r\nx: y\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\n50000")
+
+
+async def test_a_trailer_is_no_header(port):
+    """What a peer says after the body changes neither this request nor the next one."""
+    request = _CHUNKED.replace(b"/size", b"/headers") + b"0\r\nx-trailer: y\r\n\r\n"
+    answer = await _ask(port, request + _get("/headers", "Connection: close"))
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+    assert b"x-trailer" not in answer
 
 
 @pytest.mark.parametrize(

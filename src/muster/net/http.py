@@ -5,8 +5,8 @@ Rules:
 1. The peer of the connection is in `scope["extensions"]["muster.peer"]`, for HTTP and WebSockets,
    with TLS or without.
 2. A request's head is bounded in bytes, headers and seconds; its body in bytes and by a least
-   rate; an idle connection in seconds. Whoever exceeds them is answered where HTTP has
-   words for it (408, 413, 431), and closed.
+   rate; what frames the body in proportion to it; an idle connection in seconds. Whoever exceeds
+   them is answered where HTTP has words for it (408, 413, 431), and closed.
 3. One parser decides where a request ends: a message that could be read in two ways is refused
    (RFC 9112 section 6.3), as is one without exactly one Host (section 3.2).
 4. No access log, no Server header, no URL in any log: URLs can carry signatures.
@@ -38,12 +38,13 @@ class HttpLimits:
     """What one HTTP connection bears. Bytes and seconds.
 
     `head_bytes`, `headers`: request line and headers; a SAS token and a client certificate's worth
-    of cookies fit four times. `body_bytes`: a megabyte holds any request of these APIs; an
-    endpoint may ask for less. `head_timeout`: from the first byte of a request to the end of its
-    head. `idle_timeout`: with no request under way; more than the minute for which client
-    pools keep connections. `body_grace`, `body_rate`: a body may take so many seconds, and one
-    more for each `body_rate` bytes that came. `pipeline`: requests sent ahead of their answers.
-    `websocket_bytes`, `websocket_frames`: one WebSocket message; MQTT packets have 256 KiB.
+    of cookies fit four times. As much again is borne of trailers. `body_bytes`: a megabyte holds
+    any request of these APIs; an endpoint may ask for less. `head_timeout`: from the first byte of
+    a request to the end of its head. `idle_timeout`: with no request under way; more than the
+    minute for which client pools keep connections. `body_grace`, `body_rate`: a body may take so
+    many seconds, and one more for each `body_rate` bytes that came. `pipeline`: requests sent ahead
+    of their answers. `websocket_bytes`, `websocket_frames`: one WebSocket message; MQTT packets
+    have 256 KiB.
     """
 
     head_bytes: int = 32_768
@@ -125,6 +126,11 @@ class _State(ServerState):
         """Ignore uvicorn's own list."""
 
 
+# Bytes on the wire for each byte of a chunked body, beyond which the rest counts against
+# `head_bytes`: a chunk of a single byte takes six.
+_FRAMING_RATIO = 8
+
+
 class _Phase(IntEnum):
     IDLE = 0
     HEAD = 1
@@ -141,11 +147,16 @@ class HttpReceiver:
         "_body_bytes",
         "_connection",
         "_head_bytes",
+        "_heads",
         "_limits",
         "_loop",
         "_phase",
+        "_raw_bytes",
+        "_silent_bytes",
         "_since",
         "_timer",
+        "_trailer_bytes",
+        "_trailers",
         "_transport",
         "protocol",
     )
@@ -157,13 +168,21 @@ class HttpReceiver:
         self._loop = asyncio.get_running_loop()
         self._phase = _Phase.IDLE
         self._since = self._loop.time()
-        self._head_bytes = 0
-        self._body_bytes = 0
+        self._heads = 0
+        self._begin_counting()
         self._transport = HttpTransport(self, connection)
         self.protocol: Any = _HttpProtocol(application.config, application.state, {})
         self._timer: asyncio.TimerHandle | None = None
         self.protocol.connection_made(self._transport)
         self._arm()
+
+    def _begin_counting(self) -> None:
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._raw_bytes = 0
+        self._silent_bytes = 0
+        self._trailers = 0
+        self._trailer_bytes = 0
 
     # What the connection tells.
 
@@ -171,13 +190,28 @@ class HttpReceiver:
         """Parse *data*."""
         if self._phase is _Phase.IDLE:
             self._enter(_Phase.HEAD)
-        in_head = self._phase is _Phase.HEAD
+        before = (self._phase, self._heads)
+        payload = self._body_bytes
         self.protocol.data_received(data)
-        if in_head and self._phase is _Phase.HEAD:
+        if before != (self._phase, self._heads):
+            return  # a part ended within this read, whose size bounds what was not counted
+        if self._phase is _Phase.HEAD:
             # The parser keeps an unfinished header for as long as it grows.
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes:
                 self.refuse(431, "the request's head is too long")
+        elif self._phase is _Phase.BODY:
+            self._count_framing(len(data), silent=self._body_bytes == payload)
+
+    def _count_framing(self, size: int, *, silent: bool) -> None:
+        # The parser tells of a chunk's extensions never, and of a trailer when it is complete: it
+        # keeps that one as it keeps a header. Against it stands the count of what came without
+        # any of the body; against extensions on every chunk the proportion.
+        self._raw_bytes += size
+        self._silent_bytes = self._silent_bytes + size if silent else 0
+        framing = self._raw_bytes - _FRAMING_RATIO * self._body_bytes
+        if max(framing, self._silent_bytes) > self._limits.head_bytes:
+            self.refuse(431, "the request's chunk extensions or trailers are too long")
 
     def receive_eof(self) -> None:
         """Nothing more comes; the connection closes and `lost` follows."""
@@ -210,9 +244,21 @@ class HttpReceiver:
 
     def head_is_complete(self) -> None:
         """The head was parsed."""
-        self._head_bytes = 0
-        self._body_bytes = 0
+        self._heads += 1
+        self._begin_counting()
         self._enter(_Phase.BODY)
+
+    def trailer_came(self, size: int) -> bool:
+        """Whether the header just parsed, of *size* bytes, is a trailer; too many are refused."""
+        if self._phase is not _Phase.BODY:
+            return False
+        self._trailers += 1
+        self._trailer_bytes += size
+        limits = self._limits
+        if self._trailers > limits.headers or self._trailer_bytes > limits.head_bytes:
+            self.refuse(431, "the request's trailers are too long")
+            raise _Refused
+        return True
 
     def body_came(self, size: int, *, answered: bool) -> None:
         """Some of the body was parsed."""
@@ -236,9 +282,8 @@ class HttpReceiver:
         self.protocol = protocol
 
     def refuse(self, status: int, why: str) -> None:
-        """Answer *status*, unless an answer is under way already, and close."""
-        cycle = getattr(self.protocol, "cycle", None)
-        if cycle is None or not cycle.response_started or cycle.response_complete:
+        """Answer *status*, if an answer is what the peer can take next, and close."""
+        if self._may_answer():
             body = f"{why}\n".encode()
             self._connection.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -247,6 +292,16 @@ class HttpReceiver:
             )
         slow = status == 408
         self._connection.close(CloseReason.SLOW_REQUEST if slow else CloseReason.BAD_REQUEST, why)
+
+    def _may_answer(self) -> bool:
+        # Never inside another request's answer, and never a second time: the peer would take it
+        # for part of that answer, or for the answer to a request that it has yet to send.
+        cycle = getattr(self.protocol, "cycle", None)
+        if cycle is None:
+            return True
+        if self._phase is _Phase.BODY:  # the newest request is the one that is refused
+            return not cycle.response_started and not self.protocol.pipeline
+        return bool(cycle.response_complete)
 
     # Time.
 
@@ -368,6 +423,12 @@ class _HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.receiver.request_begins()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # RFC 9110 section 6.5.1: a trailer is not merged into the headers, which say who asks for
+        # what. Nobody here reads trailers, so they are dropped.
+        if not self.receiver.trailer_came(len(name) + len(value) + 4):
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         refusal = self._judge_head()
