@@ -226,15 +226,6 @@ async def compose(
             domains=Domains(domain_store, authorities, clock),
             requests=requests,
         ),
-        *resource_manager_http.routes(
-            authenticate=bearer(validator),
-            subscriptions=subscriptions,
-            hubs=hubs,
-            services=services,
-            clock=clock,
-            authority=f"{urls.https}/{identities.tenant_id}",
-            global_hostname=settings.domain,
-        ),
         *hub_http.routes(
             registry=registry, sessions=sessions, hubs=resources, authenticate=to_hub, clock=clock
         ),
@@ -245,6 +236,16 @@ async def compose(
             hosts=resources,
             authenticate=bearer(validator, PROVISIONING_DATA),
             clock=clock,
+        ),
+        # After what devices and their back ends call: it has the longest table.
+        *resource_manager_http.routes(
+            authenticate=bearer(validator),
+            subscriptions=subscriptions,
+            hubs=hubs,
+            services=services,
+            clock=clock,
+            authority=f"{urls.https}/{identities.tenant_id}",
+            global_hostname=settings.domain,
         ),
         # Last: its first path segment is a tenant, and any word may be one.
         *token_http.routes(
