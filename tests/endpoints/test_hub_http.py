@@ -314,6 +314,16 @@ async def test_roles(api: Api) -> None:
     assert api.devices.audits[-1].actor == "object-owner"
 
 
+async def test_two_authorizations(api: Api) -> None:
+    """Two headers would leave it to chance which of them a proxy in front looked at."""
+    good = ("authorization", token(HOST, POLICY_KEY, name="iothubowner").decode())
+    assert (await api.http.get("/devices", headers=[good])).status_code == 200
+    for second in (good, ("Authorization", "Bearer owner")):
+        answer = await api.http.get("/devices", headers=[good, second])
+        assert answer.status_code == 401
+        assert "one Authorization header" in answer.json()["Message"]
+
+
 async def test_an_unknown_host(api: Api) -> None:
     """A stranger cannot learn which hosts are hubs; a bearer, who is known, is told."""
     strange = token("elsewhere.example", OTHER, name="iothubowner").decode()

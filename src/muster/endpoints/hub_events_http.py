@@ -22,7 +22,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
@@ -31,6 +30,7 @@ from starlette.types import Receive, Scope, Send
 from muster.clock import Clock
 from muster.endpoints.authentication import Authenticate
 from muster.endpoints.hub_service import HUB_TYPE, Call, HubWire, timestamp
+from muster.endpoints.rendering import encode_json
 from muster.endpoints.service_door import hub_door
 from muster.endpoints.wire import Operation, routes_of
 from muster.errors import Kind, Problem
@@ -82,7 +82,7 @@ def event_line(event: Event) -> bytes:
         "body": body,
         "bodyEncoding": encoding,
     }
-    return msgspec.json.encode(document) + b"\n"
+    return encode_json(document) + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
