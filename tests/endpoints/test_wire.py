@@ -14,10 +14,12 @@ from starlette.responses import PlainTextResponse, Response
 from structlog.testing import capture_logs
 from tests.support.hub import ManualClock, MemoryHubs, a_hub
 
-from muster.endpoints import ca_http, provisioning_service_http, token_http
-from muster.endpoints.hub_service import HubWire, TwinWire
-from muster.endpoints.resource_manager import ResourceManagerWire
+from muster.endpoints.ca import http as ca_http
+from muster.endpoints.control.wire import ResourceManagerWire
+from muster.endpoints.hub.wire import HubWire, TwinWire
+from muster.endpoints.provisioning import http as provisioning_service_http
 from muster.endpoints.service_door import hub_door
+from muster.endpoints.tokens import http as token_http
 from muster.endpoints.wire import (
     Operation,
     PlainWire,

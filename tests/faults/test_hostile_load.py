@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from muster.clock import SystemClock
-from muster.endpoints.mqtt_front_door import MqttFrontDoor
+from muster.endpoints.mqtt.front_door import MqttFrontDoor
 from muster.model.peer import Peer
 from muster.net.admission import Limits
 from muster.net.driver import MachineApplication

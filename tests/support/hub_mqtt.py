@@ -18,8 +18,8 @@ from tests.support.hub import (
 )
 from tests.support.pki import TestAuthority
 
-from muster.endpoints.hub_mqtt import HubMqtt
-from muster.endpoints.mqtt_front_door import MqttFrontDoor
+from muster.endpoints.hub.mqtt import HubMqtt
+from muster.endpoints.mqtt.front_door import MqttFrontDoor
 from muster.hub.envelope import open_envelope
 from muster.hub.sessions import Sessions
 from muster.hub.subscriptions import Subscriptions

@@ -17,7 +17,7 @@ import pytest
 from tests.support.pki import Credential
 from tests.support.provisioning import ID_SCOPE, World, a_world, peer_of
 
-from muster.endpoints.provisioning_mqtt import ProvisioningMqtt, ProvisioningMqttSession
+from muster.endpoints.provisioning.mqtt import ProvisioningMqtt, ProvisioningMqttSession
 from muster.errors import Kind, Problem
 from muster.model.enrollment import CaReferences, ProvisioningStatus
 from muster.model.peer import Peer

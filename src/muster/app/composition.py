@@ -28,21 +28,19 @@ from muster.config import Settings
 from muster.control.hubs import Hubs
 from muster.control.services import ProvisioningServices
 from muster.control.subscriptions import Subscriptions
-from muster.endpoints import (
-    ca_http,
-    hub_events_http,
-    hub_http,
-    mqtt_websocket,
-    operations_http,
-    pki_http,
-    provisioning_service_http,
-    resource_manager_http,
-    token_http,
-)
+from muster.endpoints import operations_http
 from muster.endpoints.authentication import bearer
-from muster.endpoints.hub_mqtt import HubMqtt
-from muster.endpoints.mqtt_front_door import MqttFrontDoor
-from muster.endpoints.provisioning_mqtt import ProvisioningMqtt
+from muster.endpoints.ca import http as ca_http
+from muster.endpoints.ca import public_http as pki_http
+from muster.endpoints.control import http as resource_manager_http
+from muster.endpoints.hub import events_http as hub_events_http
+from muster.endpoints.hub import http as hub_http
+from muster.endpoints.hub.mqtt import HubMqtt
+from muster.endpoints.mqtt import websocket as mqtt_websocket
+from muster.endpoints.mqtt.front_door import MqttFrontDoor
+from muster.endpoints.provisioning import http as provisioning_service_http
+from muster.endpoints.provisioning.mqtt import ProvisioningMqtt
+from muster.endpoints.tokens import http as token_http
 from muster.events.log import EmbeddedEventLog
 from muster.hub.enforced import EnforcedDevices
 from muster.hub.enforcement import Enforcement

@@ -1,0 +1,1 @@
+"""What every MQTT wire shares: the front door, WebSockets, the contract."""

@@ -1,0 +1,1 @@
+"""The token service's wire."""
