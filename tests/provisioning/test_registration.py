@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.pki import TestAuthority
 from tests.support.provisioning import ID_SCOPE, World, a_world, linked, peer_of, uploaded
 
@@ -486,3 +487,13 @@ def test_contradictory_settings_do_not_start() -> None:
     for settings in ({"retry_after": 0}, {"max_running": 0}, {"retry_delays": (20.0, 20.0)}):
         with pytest.raises(ValueError):
             RegistrarSettings(**settings)  # type: ignore[arg-type]  # each is one field
+
+
+async def test_a_flood_of_refusals_does_not_fill_the_log(world: World) -> None:
+    """A stranger decides how often; we decide how many lines a second, and say how many more."""
+    other = world.root.leaf("somebody-else")
+    with capture_logs() as logs:
+        for _ in range(50):
+            with pytest.raises(Problem):
+                await world.judge("dev-1", other)
+    assert 0 < len([line for line in logs if line["event"] == "device refused"]) <= 10

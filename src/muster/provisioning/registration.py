@@ -34,6 +34,7 @@ from muster.ids import DeviceId, ETag, RegistrationId, new_etag, new_uuid
 from muster.model.audit import AuditEntry
 from muster.model.device import ProvisionedDevice
 from muster.model.peer import Peer
+from muster.model.quiet import QuietLog
 from muster.model.registration import Registration, RegistrationStatus
 from muster.model.resource import LinkedHub, ProvisioningService
 from muster.ports.hubs import DeviceMover, LinkedHubRegistry, ServiceDirectory
@@ -155,6 +156,7 @@ class Registrar:
         # outcome and not yet ended is not taken for the one of the next assignment.
         self._running: dict[ETag, asyncio.Task[None]] = {}
         self._registers = Throttle(self.settings.register_burst, 1.0, most=10_000)
+        self._quiet = QuietLog(monotonic=clock.monotonic)
         self._refusals = Throttle(_REFUSALS, _REFUSALS_PER_SECOND, most=_KEPT_SERVICES)
         self._closed = False
 
@@ -283,7 +285,9 @@ class Registrar:
         self, service: ProvisioningService, registration_id: RegistrationId, refused: Refused
     ) -> Problem:
         """Write the reason down and return what the device is told."""
-        _log.info(
+        self._quiet.write(
+            _log.info,
+            "device refused",
             "device refused",
             service=service.address.name,
             registration_id=str(registration_id),
