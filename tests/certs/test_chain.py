@@ -8,9 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from tests.support.hostile import STRANGERS, Count, insider, pairs
 
+from muster.certs import signatures
 from muster.certs.chain import common_name, load_chain, verify_client_chain
+from muster.certs.paths import Issuers
+from muster.certs.signatures import MAX_SIGNATURE_CHECKS
 from muster.errors import Kind, Problem
 
 DAY = timedelta(days=1)
@@ -46,6 +51,22 @@ def accepted(chain, anchors, now) -> list[str]:
     assert path.leaf == chain[0].certificate
     assert path.anchor in [one.certificate for one in anchors]
     return [common_name(one) for one in path.certificates]
+
+
+def load_and_verify(chain, root, now) -> None:
+    """Do what a wire does with what a peer sent."""
+    loaded = load_chain([one.public_bytes(Encoding.DER) for one in chain])
+    verify_client_chain(loaded, [root.certificate], now=now)
+
+
+def identified_as(key: bytes) -> list[tuple[x509.ExtensionType, bool]]:
+    """Return the extension that names a CA's key."""
+    return [(x509.SubjectKeyIdentifier(key), False)]
+
+
+def issued_by(key: bytes) -> list[tuple[x509.ExtensionType, bool]]:
+    """Return the extension that names the issuer's key."""
+    return [(x509.AuthorityKeyIdentifier(key, None, None), False)]
 
 
 def test_leaf_without_any_extension_is_accepted(make, root, now) -> None:
@@ -233,6 +254,118 @@ def test_loops_of_cross_signed_cas_end_in_bounded_time(make, root, now) -> None:
     before = time.perf_counter()
     assert refusal([leaf, *loop], [root], now)
     assert time.perf_counter() - before < 0.5
+
+
+@pytest.mark.parametrize("hostile", STRANGERS, ids=lambda one: one.__name__)
+def test_strangers_chain_costs_no_more_than_the_budget(make, monkeypatch, hostile) -> None:
+    """However its names fit together: a signature is what is dear, so signatures are counted."""
+    root = make("root", ca=True, not_after=datetime.now(UTC) + DAY)
+    chain, now = hostile("root", "device"), datetime.now(UTC)
+    count = Count(monkeypatch)
+    with pytest.raises(Problem) as caught:
+        verify_client_chain(chain, [root.certificate], now=now)
+    assert caught.value.kind is Kind.UNAUTHENTICATED
+    assert 0 < count.checks <= MAX_SIGNATURE_CHECKS
+
+
+def test_insiders_chain_costs_no_more_than_the_budget(make, monkeypatch) -> None:
+    """Nor if all its signatures are good, and each path breaks a rule at its end."""
+    root = make("root", ca=True, not_after=datetime.now(UTC) + DAY)
+    chain, now = insider("root", "device", root.key), datetime.now(UTC)
+    count = Count(monkeypatch)
+    with pytest.raises(Problem, match="too many possible paths"):
+        load_and_verify(chain, root, now)
+    assert MAX_SIGNATURE_CHECKS / 2 < count.checks <= MAX_SIGNATURE_CHECKS
+
+
+def test_strangers_keys_are_not_used_where_the_anchor_signed_nothing(make, monkeypatch) -> None:
+    """Paths are checked from the anchor down, and one that it did not sign ends there."""
+    root = make("root", ca=True, not_after=datetime.now(UTC) + DAY)
+    used = []
+    count = Count(monkeypatch)
+    ours = signatures._verifies
+    monkeypatch.setattr(
+        signatures, "_verifies", lambda issuer, one: used.append(issuer) or ours(issuer, one)
+    )
+    issuers = Issuers([root.certificate], pairs("root", "device")[1:], datetime.now(UTC))
+    assert len(list(issuers.paths(pairs("root", "device")[0]))) == 16
+    with pytest.raises(Problem):
+        load_and_verify(pairs("root", "device"), root, datetime.now(UTC))
+    assert used[0] == root.certificate
+    assert count.checks == len(used) < 8
+
+
+def test_long_and_honest_chain_stays_within_the_budget(make, root, now, monkeypatch) -> None:
+    """As many CAs as are looked at, and the root left out: nobody sends more."""
+    above, made = root, []
+    for place in range(9):
+        above = make(f"ca {place}", above, ca=True)
+        made.insert(0, above)
+    count = Count(monkeypatch)
+    assert len(accepted([make("device", above), *made], [root], now)) == 11
+    assert count.checks == 9 + 10
+
+
+def test_direct_issuance_costs_one_signature(make, root, now, monkeypatch) -> None:
+    """The usual case, whatever else was sent, and the root as well."""
+    leaf = make("device", root)
+    count = Count(monkeypatch)
+    assert accepted([leaf, root, make("stray", ca=True)], [root], now)
+    assert count.checks == 1
+
+
+def test_the_right_one_of_several_namesakes_is_found(make, root, now) -> None:
+    """By its key identifier if it has one, else by trying: the wrong ones come first here."""
+    decoys = [make("issuing", root, ca=True, extensions=identified_as(b"x")) for _ in range(8)]
+    right = make("issuing", root, ca=True, extensions=identified_as(b"right"))
+    leaf = make("device", right, extensions=issued_by(b"right"))
+    assert accepted([leaf, *decoys, right], [root], now)
+    bare = make("device", right)
+    assert accepted([bare, decoys[0], right], [root], now)
+    assert "not signed by" in refusal([bare, *decoys, right], [root], now)
+
+
+def test_all_anchors_of_one_name_count(make, now) -> None:
+    """A CA that was made anew four times has four keys under one name, all the operator's."""
+    roots = [make("root", ca=True) for _ in range(4)]
+    for root in roots:
+        assert accepted([make("device", root)], roots, now)
+        below = make("issuing", root, ca=True)
+        assert accepted([make("device", below), below], roots, now)
+
+
+def test_reason_is_that_of_the_ca_that_signed(make, now) -> None:
+    """Of two CAs with one name, what is wrong with the other one explains nothing."""
+    other = make("root", ca=True, not_after=now - DAY / 2)
+    root = make("root", ca=True, extensions=[(SERVER, False)])
+    detail = refusal([make("device", root)], [other, root], now)
+    assert "may not issue for client" in detail
+
+
+def test_ca_may_roll_its_own_key_over(make, root, now) -> None:
+    """RFC 4210 section 4.4: the new key's certificate is signed with the old, under one name."""
+    rolled = make("root", root, ca=True)
+    assert accepted([make("device", rolled), rolled], [root], now) == ["device", "root", "root"]
+
+
+def test_name_constraints_of_a_leaf_are_not_even_compared(make, root, now) -> None:
+    """RFC 5280 section 4.2.1.10: they belong in CA certificates; comparing them is dear."""
+    limits = x509.NameConstraints([x509.DNSName("a.test")], None)
+    leaf = make("device", root, extensions=[(limits, False)])
+    assert "as only a CA's may" in refusal([leaf], [root], now)
+
+
+def test_comparisons_of_names_are_bounded(make, root, now) -> None:
+    """A CA and its leaf can have thousands of names each; the product is what counts."""
+    limits = x509.NameConstraints(None, [x509.DNSName(f"{n}.test") for n in range(500)])
+    limited = make("limited", root, ca=True, extensions=[(limits, False)])
+    few, many = (
+        x509.SubjectAlternativeName([x509.DNSName(f"a{n}.example") for n in range(count)])
+        for count in (90, 110)
+    )
+    assert accepted([make("d", limited, extensions=[(few, False)]), limited], [root], now)
+    detail = refusal([make("d", limited, extensions=[(many, False)]), limited], [root], now)
+    assert "more names" in detail
 
 
 def test_two_cas_that_sign_each_other_are_refused(make, root, now) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from tests.support.hostile import STRANGERS, Chain, Count, insider
 from tests.support.pki import Credential, TestAuthority
 from tests.support.provisioning import a_group, der, uploaded
 
+from muster.certs.signatures import MAX_SIGNATURE_CHECKS, Signatures
 from muster.ids import RegistrationId
 from muster.model.enrollment import (
     CaReferences,
@@ -301,6 +304,49 @@ def test_cross_signed_loop_ends() -> None:
     hints = tuple(cross(*pair) for _ in range(4) for pair in ((first, second), (second, first)))
     looped = replace(first.leaf("dev-1"), issuers=hints)
     assert isinstance(judge(looped, ALL, refer("g", "root"), length=9), Refused)
+
+
+@pytest.mark.parametrize("hostile", STRANGERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("trusted", ["Issuing", "Root"])
+def test_strangers_chain_costs_no_more_than_the_budget(
+    monkeypatch: pytest.MonkeyPatch, hostile: Callable[[str, str], Chain], trusted: str
+) -> None:
+    """The plain case, the walk, the verdicts and their reasons all draw on one budget."""
+    chain = hostile(trusted, "dev-1")
+    groups = [refer("a", "issuing"), refer("b", "middle"), refer("c", "root")]
+    count = Count(monkeypatch)
+    verdict = attest(chain, RegistrationId("dev-1"), Candidates(ALL, groups), now=datetime.now(UTC))
+    assert isinstance(verdict, Refused)
+    assert 0 < count.checks <= MAX_SIGNATURE_CHECKS
+
+
+@pytest.mark.parametrize("carried", [False, True], ids=["referred", "carried"])
+def test_insiders_chain_costs_no_more_than_the_budget(
+    monkeypatch: pytest.MonkeyPatch, carried: bool
+) -> None:
+    """Nor if all its signatures are good, and each path breaks a rule at its end."""
+    chain = insider("Root", "dev-1", ROOT.key)
+    groups = [carry(chain[-2]), refer("c", "root")] if carried else [refer("c", "root")]
+    count = Count(monkeypatch)
+    verdict = attest(chain, RegistrationId("dev-1"), Candidates(ALL, groups), now=datetime.now(UTC))
+    assert isinstance(verdict, Refused)
+    assert verdict.message == INVALID_CERTIFICATE
+    assert MAX_SIGNATURE_CHECKS / 2 < count.checks <= MAX_SIGNATURE_CHECKS
+
+
+def test_spent_budget_is_a_refusal_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it happens to run out, nothing is admitted and nothing but a verdict comes back."""
+    needed = 0
+    for budget in range(MAX_SIGNATURE_CHECKS):
+        monkeypatch.setattr(attestation, "Signatures", lambda budget=budget: Signatures(budget))
+        verdict = judge(DEVICE, ALL[:1], refer("g", "root"))
+        if isinstance(verdict, Attested):
+            needed = budget
+            break
+        assert verdict.message == INVALID_CERTIFICATE
+        assert "too many possible paths" in verdict.reason
+    # Three to walk up, three for the library.
+    assert needed == 6
 
 
 def test_verdict_holds_for_the_path_s_validity_only() -> None:

@@ -1,8 +1,8 @@
 """Decide whether a peer's certificate chain leads to one of the CAs that are trusted here.
 
 Pure: the caller brings what the peer sent, the anchors that count for this resource now, and the
-moment. The path is searched by `cryptography.x509.verification`; this module adds what that
-library leaves to its caller.
+moment. Paths are searched by `paths` and judged by `cryptography.x509.verification`; this module
+adds what that library leaves to its caller.
 
 Rules:
 
@@ -17,8 +17,9 @@ Rules:
 5. Path length, name constraints (of directory names as well), unknown critical extensions and
    weak signatures are enforced on every certificate. Keys are judged before anything is
    verified with them (`keys`).
-6. Time is bounded: at most `MAX_CHAIN_CERTIFICATES` are looked at, and the library counts the
-   signatures it checks, so a loop of cross-signed CAs ends as a refusal.
+6. Effort is bounded whatever was sent. Paths are laid out by names, from the leaf up. The
+   signatures of one are checked from the anchor down before the library sees it. All checks,
+   the library's as well, count against the budget of the judgement (`signatures`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from cryptography.x509.verification import (
 )
 
 from muster.certs.keys import flaw_of_key_in
+from muster.certs.paths import Issuers
+from muster.certs.signatures import Signatures
 from muster.errors import Kind, Problem
 
 # A leaf, its issuing CA and a root are three; the longest hierarchies in the field have five.
@@ -51,6 +54,10 @@ MAX_CERTIFICATE_BYTES = 16 * 1024
 # Parsing names and extensions into objects costs 0.2 ms for each KiB that is made to be costly.
 # Honest chains have less: ten certificates with RSA-4096 keys 20 KiB, five with ML-DSA-87 38 KiB.
 MAX_CHAIN_BYTES = 40 * 1024
+
+# The library compares every constraint with every name below, 50 ns each. A leaf with ten names
+# under a CA that is held to thousands of domains needs half of this.
+_MAX_NAME_COMPARISONS = 50_000
 
 # What the library raises for DER that is not what it should be; not all of it is a ValueError.
 UNREADABLE = (
@@ -115,11 +122,13 @@ def verify_client_chain(
     anchors: Sequence[x509.Certificate],
     *,
     now: datetime,
+    signatures: Signatures | None = None,
 ) -> VerifiedPath:
     """Return the path from the leaf, `chain[0]`, to one of *anchors* that is good at *now*.
 
     The other certificates of *chain* are hints in any order; those that lead nowhere are ignored.
-    The rules are in the module's docstring.
+    *signatures* is the budget of the judgement that this is a part of; without it this is a
+    judgement of its own. The rules are in the module's docstring.
 
     Does not check possession of the leaf's key (the TLS handshake did), nor what the leaf is
     called (see `identity.verify_device_identity`), nor whether anything was revoked.
@@ -128,32 +137,25 @@ def verify_client_chain(
     """
     if not chain:
         raise _refused("no client certificate was sent")
-    if len(chain) > MAX_CHAIN_CERTIFICATES:
-        raise _refused(f"a chain has at most {MAX_CHAIN_CERTIFICATES} certificates")
-    leaf, hints = chain[0], _without_repeats(chain[1:])
     if not anchors:
         raise _refused("no CA is trusted here")
-    verifier = (
-        PolicyBuilder()
-        .store(Store(list(anchors)))
-        .time(now.astimezone(UTC).replace(tzinfo=None))
-        .max_chain_depth(MAX_CHAIN_CERTIFICATES)
-        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
-        .build_client_verifier()
-    )
-    try:
-        path = tuple(verifier.verify(leaf, hints).chain)
-    except VerificationError as error:
-        raise _refused(_explain(leaf, hints, anchors, now)) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _refused("the certificate chain cannot be read") from error
-    _check_leaf(path)
-    authorities = [_authority(certificate) for certificate in path[1:]]
-    for authority in authorities:
-        if authority.flaw is not None:
-            raise _refused(authority.flaw)
-    _check_directory_names(path, authorities)
-    return VerifiedPath(path)
+    leaf = chain[0]
+    if (flaw := _flaw_of_key(leaf)) is not None:
+        raise _refused(flaw)
+    if signatures is None:
+        signatures = Signatures()
+    issuers = Issuers(anchors, chain[1:], now)
+    first: Problem | None = None
+    for path in issuers.paths(leaf):
+        # From the anchor downward, so that a stranger's keys are never used. The leaf's own
+        # signature is left to the library, which checks all of them.
+        if all(signatures.made_by(path[n + 1], path[n]) for n in range(len(path) - 2, 0, -1)):
+            try:
+                return _judged(path, now, signatures)
+            except Problem as problem:
+                if len(path) == 1 or signatures.made_by(path[1], path[0]):
+                    first = first or problem
+    raise first or _refused(_explain(leaf, issuers, now, signatures))
 
 
 def common_name(certificate: x509.Certificate) -> str:
@@ -188,14 +190,63 @@ def _load(der: bytes, place: int) -> x509.Certificate:
     return certificate
 
 
-def _without_repeats(certificates: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-    return list(dict.fromkeys(certificates))
+def _judged(
+    path: tuple[x509.Certificate, ...], now: datetime, signatures: Signatures
+) -> VerifiedPath:
+    """Have *path*, whose signatures above the leaf's are known to be good, judged as a whole."""
+    authorities = [_authority(certificate) for certificate in path[1:]]
+    for authority in authorities:
+        if authority.flaw is not None:
+            raise _refused(authority.flaw)
+    _check_effort(path, authorities)
+    signatures.spend(len(path) - 1)
+    try:
+        found = _found_by_library(path, now)
+    except VerificationError as error:
+        raise _refused(_explain_path(path, now)) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _refused("the certificate chain cannot be read") from error
+    _check_leaf(found)
+    _check_directory_names(found, [_authority(certificate) for certificate in found[1:]])
+    return VerifiedPath(found)
+
+
+def _found_by_library(
+    path: tuple[x509.Certificate, ...], now: datetime
+) -> tuple[x509.Certificate, ...]:
+    # There is one way to go, so as many signatures are checked as the path has. A name that
+    # occurs twice would let it turn round, if not for the depth.
+    verifier = (
+        PolicyBuilder()
+        .store(Store([path[-1]]))
+        .time(now.astimezone(UTC).replace(tzinfo=None))
+        .max_chain_depth(max(len(path) - 2, 0))
+        .extension_policies(ca_policy=_CA_POLICY, ee_policy=_LEAF_POLICY)
+        .build_client_verifier()
+    )
+    return tuple(verifier.verify(path[0], list(path[1:-1])).chain)
+
+
+def _check_effort(path: tuple[x509.Certificate, ...], authorities: Sequence[_Authority]) -> None:
+    if len(path) > 1 and _has(path[0], x509.NameConstraints):
+        # RFC 5280 section 4.2.1.10: only in a CA certificate. The library would compare them
+        # with the leaf's own names before it looks at a signature.
+        raise _refused("the client certificate has name constraints, as only a CA's may")
+    subtrees = sum(authority.subtrees for authority in authorities)
+    if subtrees and subtrees * sum(map(_count_of_names, path)) > _MAX_NAME_COMPARISONS:
+        raise _refused("the chain has more names and name constraints than are compared")
+
+
+def _count_of_names(certificate: x509.Certificate) -> int:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return 1
+    return 1 + len(list(names))
 
 
 def _check_leaf(path: tuple[x509.Certificate, ...]) -> None:
     leaf = path[0]
-    if (flaw := _flaw_of_key(leaf)) is not None:
-        raise _refused(flaw)
     if len(path) > 1 and _is_authority(leaf):
         raise _refused("the client certificate is a CA's")
     if not _allows_client_authentication(leaf):
@@ -209,6 +260,7 @@ class _Authority:
     flaw: str | None
     permitted: tuple[x509.Name, ...] = ()
     excluded: tuple[x509.Name, ...] = ()
+    subtrees: int = 0
 
 
 # The same few CAs stand above all leaves. Keyed by the whole certificate, and asked only about
@@ -236,6 +288,7 @@ def _authority(certificate: x509.Certificate) -> _Authority:
         None,
         _directory_names(limits.permitted_subtrees),
         _directory_names(limits.excluded_subtrees),
+        len(limits.permitted_subtrees or ()) + len(limits.excluded_subtrees or ()),
     )
 
 
@@ -272,7 +325,15 @@ def _directory_names(subtrees: list[x509.GeneralName] | None) -> tuple[x509.Name
 
 
 def _is_within(name: x509.Name, base: x509.Name) -> bool:
-    return list(name.rdns)[: len(base.rdns)] == list(base.rdns)
+    return name.rdns[: len(base.rdns)] == base.rdns
+
+
+def _has(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> bool:
+    try:
+        certificate.extensions.get_extension_for_class(kind)
+    except x509.ExtensionNotFound:
+        return False
+    return True
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
@@ -294,12 +355,9 @@ def _allows_client_authentication(certificate: x509.Certificate) -> bool:
 
 
 def _explain(
-    leaf: x509.Certificate,
-    hints: Sequence[x509.Certificate],
-    anchors: Sequence[x509.Certificate],
-    now: datetime,
+    leaf: x509.Certificate, issuers: Issuers, now: datetime, signatures: Signatures
 ) -> str:
-    """Say why the library found no path. Only words: the verdict has fallen already.
+    """Say why there is no signed path to an anchor. Only words: the verdict has fallen already.
 
     Follows issuers by name from the leaf and reports the first thing that is plainly wrong.
     """
@@ -311,13 +369,11 @@ def _explain(
             return problem
         if current is not leaf and not _is_authority(current):
             return f"{_show(current)} signed a certificate and is not a CA"
-        if current in anchors:
-            return _explain_path(seen)
-        issuers = [one for one in (*anchors, *hints) if one.subject == current.issuer]
-        if not issuers:
+        named = issuers.of(current)
+        if not named:
             break
-        current = next((one for one in issuers if _signed(one, current)), issuers[0])
-        if not _signed(current, seen[-1]):
+        current = next((one for one in named if signatures.made_by(one, seen[-1])), named[0])
+        if not signatures.made_by(current, seen[-1]):
             return f"{_show(seen[-1])} was not signed by the CA it names, {_show(current)}"
     return (
         f"no path to a trusted CA: the chain ends at {_show(seen[-1])},"
@@ -325,23 +381,22 @@ def _explain(
     )
 
 
-def _explain_path(path: Sequence[x509.Certificate]) -> str:
-    for below, authority in enumerate(path[1:]):
-        limit = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
+def _explain_path(path: Sequence[x509.Certificate], now: datetime) -> str:
+    """Say why the library refused *path*."""
+    for below, current in enumerate(path, start=-1):
+        if (problem := outside_validity(current, now)) is not None:
+            return problem
+        if below < 0:
+            continue
+        if not _is_authority(current):
+            return f"{_show(current)} signed a certificate and is not a CA"
+        limit = current.extensions.get_extension_for_class(x509.BasicConstraints).value
         if limit.path_length is not None and below > limit.path_length:
-            return f"the path below the CA {_show(authority)} is longer than it allows"
+            return f"the path below the CA {_show(current)} is longer than it allows"
     return (
         "the chain leads to a trusted CA but breaks RFC 5280"
         " (a name constraint, a critical extension, or an algorithm that is too weak)"
     )
-
-
-def _signed(issuer: x509.Certificate, subject: x509.Certificate) -> bool:
-    try:
-        subject.verify_directly_issued_by(issuer)
-    except Exception:  # noqa: BLE001 - each key type fails in its own way, and all mean no
-        return False
-    return True
 
 
 def outside_validity(certificate: x509.Certificate, now: datetime) -> str | None:

@@ -17,7 +17,8 @@ Rules (DPS concepts-x509-attestation, facts/dps.md 2.2):
    (docs/decisions/0010-carried-signing-certificates.md).
 5. The leaf's subject has one common name and it is the registration id, compared without case as
    registration ids are. The CA itself is not one of its devices.
-6. The device is told little (`Refused.message`); the log and the audit trail are told all.
+6. Signatures are checked within one budget for the whole judgement (`certs.signatures`).
+7. The device is told little (`Refused.message`); the log and the audit trail are told all.
 
 Does not check revocation: the service has none (facts/dps.md 2.2); an entry is disabled or deleted.
 """
@@ -30,7 +31,6 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from muster.certs.chain import (
     MAX_CHAIN_CERTIFICATES,
@@ -39,6 +39,8 @@ from muster.certs.chain import (
     shown,
     verify_client_chain,
 )
+from muster.certs.paths import Issuers
+from muster.certs.signatures import Signatures
 from muster.errors import Problem
 from muster.ids import RegistrationId
 from muster.model.enrollment import EnrollmentGroup, ProvisioningStatus, SigningCertificates
@@ -124,10 +126,10 @@ class Candidates:
         """Return the entries under whose name *certificate* was issued, rightly or not."""
         return self._by_subject.get(certificate.issuer, [])
 
-    def issuers_of(self, certificate: x509.Certificate) -> list[Entry]:
+    def issuers_of(self, certificate: x509.Certificate, signatures: Signatures) -> list[Entry]:
         """Return the entries whose key signed *certificate* under their own name."""
         named = self.named_issuers_of(certificate)
-        return [entry for entry in named if _signed(entry.certificate, certificate)]
+        return [entry for entry in named if signatures.made_by(entry.certificate, certificate)]
 
     def _entries(
         self,
@@ -161,9 +163,13 @@ def attest(
     name = _name(chain, registration_id)
     if isinstance(name, Refused):
         return name
-    if (plain := _attest_plainly(chain, candidates, name, now)) is not None:
+    judgement = _Judgement(candidates, name, now, Signatures())
+    if (plain := _attest_plainly(chain, judgement)) is not None:
         return plain
-    entries, hints = _find_deciding(chain, candidates)
+    try:
+        entries, hints = _find_deciding(chain, judgement)
+    except Problem as problem:  # the budget is spent
+        return Refused(INVALID_CERTIFICATE, problem.detail)
     if not entries:
         issuer = shown(chain[0].issuer.rfc4514_string())
         return Refused(
@@ -172,8 +178,23 @@ def attest(
     for entry in entries:
         if entry.group.status is ProvisioningStatus.DISABLED:
             return Refused(UNAUTHORIZED, "the enrolment is disabled", entry.group.group_id)
-    verdicts = [_judge((*chain, *hints), entry, candidates, name, now) for entry in entries]
+    verdicts = [_judge((*chain, *hints), entry, judgement) for entry in entries]
     return next((one for one in verdicts if isinstance(one, Attested)), verdicts[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What stays the same while one device is judged. `signatures` is all it may cost."""
+
+    candidates: Candidates
+    name: str
+    now: datetime
+    signatures: Signatures
+
+    def path(
+        self, chain: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate]
+    ) -> VerifiedPath:
+        return verify_client_chain(chain, anchors, now=self.now, signatures=self.signatures)
 
 
 def _name(chain: Sequence[x509.Certificate], registration_id: RegistrationId) -> str | Refused:
@@ -189,47 +210,48 @@ def _name(chain: Sequence[x509.Certificate], registration_id: RegistrationId) ->
     return name
 
 
-def _attest_plainly(
-    chain: Sequence[x509.Certificate], candidates: Candidates, name: str, now: datetime
-) -> Attested | None:
+def _attest_plainly(chain: Sequence[x509.Certificate], judgement: _Judgement) -> Attested | None:
     """Return the verdict of the plain case, or None to have the walk done.
 
     Most devices have a leaf that a verified CA of an enabled enrolment issued directly, and no
     other entry bears that name. Then the walk ends at its first step with this entry and no
     other, and the path says so as well: one signature is checked once instead of twice.
     """
-    named = candidates.named_issuers_of(chain[0])
+    named = judgement.candidates.named_issuers_of(chain[0])
     if len(named) != 1 or named[0].standing is not Standing.VERIFIED:
         return None
     entry = named[0]
     if entry.group.status is ProvisioningStatus.DISABLED:
         return None
     try:
-        path = verify_client_chain(chain, [entry.certificate], now=now)
+        path = judgement.path(chain, [entry.certificate])
     except Problem:
         return None
-    return Attested(entry.group, path, name) if len(path.certificates) == 2 else None
+    return Attested(entry.group, path, judgement.name) if len(path.certificates) == 2 else None
 
 
 def _find_deciding(
-    chain: Sequence[x509.Certificate], candidates: Candidates
+    chain: Sequence[x509.Certificate], judgement: _Judgement
 ) -> tuple[list[Entry], list[x509.Certificate]]:
-    """Walk up; return the entries of the first step that has any, and what the peer left out."""
+    """Walk up; return the entries of the first step that has any, and what the peer left out.
+
+    Raises `Problem(UNAUTHENTICATED)` when the judgement's signatures are spent.
+    """
+    candidates, signatures = judgement.candidates, judgement.signatures
+    issuers = Issuers(candidates.verified, chain[1:], judgement.now)
     step, seen = [chain[0]], [chain[0]]
     # Each step adds a certificate to `seen`, so cross-signed loops end; the bound is on work.
     for _ in range(MAX_CHAIN_CERTIFICATES):
-        found = [entry for current in step for entry in candidates.issuers_of(current)]
+        found = [entry for current in step for entry in candidates.issuers_of(current, signatures)]
         if found:
             return found, [one for one in seen if one not in chain]
-        step = [
+        signers = [
             authority
-            for authority in dict.fromkeys((*chain[1:], *candidates.verified))
-            if authority not in seen
-            and any(
-                authority.subject == current.issuer and _signed(authority, current)
-                for current in step
-            )
+            for current in step
+            for authority in issuers.of(current)
+            if authority not in seen and signatures.made_by(authority, current)
         ]
+        step = list(dict.fromkeys(signers))
         if not step:
             break
         seen.extend(step)
@@ -237,20 +259,16 @@ def _find_deciding(
 
 
 def _judge(
-    chain: Sequence[x509.Certificate],
-    entry: Entry,
-    candidates: Candidates,
-    name: str,
-    now: datetime,
+    chain: Sequence[x509.Certificate], entry: Entry, judgement: _Judgement
 ) -> Attested | Refused:
     group_id = entry.group.group_id
     if entry.standing is Standing.UNVERIFIED:
         return Refused(CA_NOT_FOUND, "the enrolment's CA certificate is not verified", group_id)
     try:
         if entry.standing is Standing.VERIFIED:
-            path: VerifiedPath | None = verify_client_chain(chain, [entry.certificate], now=now)
+            path: VerifiedPath | None = judgement.path(chain, [entry.certificate])
         else:
-            path = _verify_below_verified(chain, entry.certificate, candidates, now)
+            path = _verify_below_verified(chain, entry.certificate, judgement)
     except Problem as problem:
         return Refused(INVALID_CERTIFICATE, problem.detail, group_id)
     if path is None:
@@ -261,22 +279,21 @@ def _judge(
         )
     if len(path.certificates) < 2:
         return Refused(INVALID_CERTIFICATE, "the certificate is the CA itself", group_id)
-    return Attested(entry.group, path, name)
+    return Attested(entry.group, path, judgement.name)
 
 
 def _verify_below_verified(
-    chain: Sequence[x509.Certificate],
-    carried: x509.Certificate,
-    candidates: Candidates,
-    now: datetime,
+    chain: Sequence[x509.Certificate], carried: x509.Certificate, judgement: _Judgement
 ) -> VerifiedPath | None:
     """Return the path to a verified CA that passes *carried*, or None when there is none."""
     # First for its own sake: what is wrong below the carried CA is the device's fault, and
     # is told apart from a CA that nobody verified.
-    verify_client_chain(chain, [carried], now=now)
+    judgement.path(chain, [carried])
     try:
-        path = verify_client_chain((*chain, carried), candidates.verified, now=now)
+        path = judgement.path((*chain, carried), judgement.candidates.verified)
     except Problem:
+        if judgement.signatures.is_spent:
+            raise
         return None
     # Another certificate of the same CA may stand in the path in its place (rule 2).
     passed = any(
@@ -284,11 +301,3 @@ def _verify_below_verified(
         for one in path.certificates[1:]
     )
     return path if passed else None
-
-
-def _signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False  # another name, another key, or a key that signs nothing
-    return True
