@@ -25,7 +25,8 @@ from muster.endpoints.mqtt.front_door import MqttFrontDoor
 from muster.model.peer import Peer
 from muster.net.admission import Limits
 from muster.net.driver import MachineApplication
-from muster.net.http import HttpApplication, HttpLimits
+from muster.net.http import HttpApplication
+from muster.net.http_limits import HttpLimits
 from muster.net.listener import Listener
 from muster.net.reasons import CloseReason
 from muster.net.tls import ServerCertificate, TlsServer

@@ -4,6 +4,7 @@ import asyncio
 import json
 import ssl
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from starlette.applications import Starlette
@@ -17,7 +18,8 @@ from websockets.exceptions import ConnectionClosedError
 from muster.clock import SystemClock
 from muster.errors import Kind, Problem
 from muster.net.asgi import PEER
-from muster.net.http import HttpApplication, HttpLimits
+from muster.net.http import HttpApplication
+from muster.net.http_limits import HttpLimits
 from muster.net.listener import Listener
 from muster.net.reasons import CloseReason
 from muster.net.tls import TlsServer
@@ -59,6 +61,11 @@ async def _slow(_request: Request) -> Response:
     return PlainTextResponse("slow")
 
 
+async def _slower(_request: Request) -> Response:
+    await asyncio.sleep(LIMITS.idle_timeout + 0.5)
+    return PlainTextResponse("slower")
+
+
 async def _drip(_request: Request) -> Response:
     async def pieces():
         yield b"one"
@@ -95,6 +102,7 @@ ROUTES = [
     Route("/headers", _headers, methods=["POST", "GET"]),
     Route("/bug", _bug),
     Route("/slow", _slow),
+    Route("/slower", _slower),
     Route("/big", _big),
     Route("/drip", _drip),
     WebSocketRoute("/echo", _echo),
@@ -447,6 +455,62 @@ async def test_websockets_carry_the_peer(listener, application, certificate, tru
         await asyncio.sleep(0.8)  # longer than an idle HTTP connection may be
         await socket.send(b"still here")
         assert await socket.recv() == b"still here"
+
+
+def _upgrade(*headers: str, start: str = "GET /echo HTTP/1.1") -> bytes:
+    lines = [
+        start, "Host: a", "Upgrade: websocket", "Connection: Upgrade",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13", *headers,
+    ]  # fmt: skip
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    "handshake",
+    [
+        _upgrade("Content-Length: 5"),
+        _upgrade("Content-Length: 5") + b"hello",
+        _upgrade("Transfer-Encoding: chunked"),
+        _upgrade("Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        _upgrade("X: " + "y" * 9000),
+        _upgrade(start="GET /echo HTTP/1.0"),
+        _get("/slow") + _upgrade(),
+    ],
+)
+async def test_an_upgrade_that_cannot_be_is_refused(listener, port, handshake, until):
+    """With a body, unreadable, or behind an unanswered request: closed at once, never held."""
+    answer = await _ask(port, handshake)
+    assert answer.startswith(b"HTTP/1.1 400 ") or (not answer and b"/slow" in handshake)
+    await until(lambda: listener.closings.counts[CloseReason.BAD_REQUEST] == 1)
+
+
+async def test_an_upgrade_may_say_that_it_has_no_body(port):
+    """Content-Length: 0 is superfluous and harmless."""
+    answer = await _ask(port, _upgrade("Content-Length: 0"), ends=False)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_connection_that_waits_for_nothing_is_closed(application):
+    """The safety net: a request is complete, nobody works on it, and the time comes."""
+    connection = SimpleNamespace(
+        is_open=True, is_tls=False, address="", port=0, local=("", 0), peer=None, closed=[]
+    )
+    connection.write = connection.closed.append
+    connection.close = lambda reason, _why: connection.closed.append(reason)
+    receiver = application.open(connection)
+    receiver.request_begins()
+    receiver.request_is_complete(answered=False)
+    await asyncio.sleep(LIMITS.head_timeout + 0.3)
+    assert connection.closed[-1] is CloseReason.SLOW_REQUEST
+    connection.is_open = False
+    receiver.lost(CloseReason.SLOW_REQUEST, "")
+    await asyncio.sleep(0)
+
+
+async def test_a_slow_answer_behind_another_is_waited_for(port):
+    """The idle time does not run while any request is being worked on."""
+    answer = await _ask(port, _get("/who") + _get("/slower", "Connection: close"))
+    assert answer.endswith(b"slower")
 
 
 async def _send_empty_fragments(socket: ClientConnection) -> None:

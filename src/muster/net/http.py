@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import logging
-from dataclasses import dataclass
 from enum import IntEnum
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
@@ -29,34 +29,10 @@ from uvicorn.server import ServerState
 from muster.clock import Clock
 from muster.net.asgi import AsgiApplication, with_peer
 from muster.net.connection import Connection
+from muster.net.http_limits import HttpLimits
 from muster.net.reasons import CloseReason
+from muster.net.request_head import Refusal, RequestHead, judge_head, judge_upgrade
 from muster.net.tasks import TaskSet
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """What one HTTP connection bears. Bytes and seconds.
-
-    `head_bytes`, `headers`: request line and headers; a SAS token and a client certificate's worth
-    of cookies fit four times. As much again is borne of trailers. `body_bytes`: a megabyte holds
-    any request of these APIs; an endpoint may ask for less. `head_timeout`: from the first byte of
-    a request to the end of its head. `idle_timeout`: with no request under way; more than the
-    minute for which client pools keep connections. `body_grace`, `body_rate`: a body may take so
-    many seconds, and one more for each `body_rate` bytes that came. `pipeline`: requests sent ahead
-    of their answers. `websocket_bytes`, `websocket_frames`: one WebSocket message; MQTT packets
-    have 256 KiB.
-    """
-
-    head_bytes: int = 32_768
-    headers: int = 100
-    body_bytes: int = 1_048_576
-    head_timeout: float = 10.0
-    idle_timeout: float = 75.0
-    body_grace: float = 20.0
-    body_rate: int = 1024
-    pipeline: int = 16
-    websocket_bytes: int = 524_288
-    websocket_frames: int = 1024
 
 
 class HttpApplication:
@@ -273,13 +249,16 @@ class HttpReceiver:
 
     def answer_is_complete(self) -> None:
         """The response was written."""
-        if self._phase is _Phase.ANSWER:
+        if self._phase is _Phase.ANSWER and not self.is_working():
             self._enter(_Phase.IDLE)
 
     def upgraded(self, protocol: asyncio.BaseProtocol) -> None:
         """The connection speaks WebSocket from now on; its application has its own time-outs."""
         self._enter(_Phase.WEBSOCKET)
         self.protocol = protocol
+        if not self.protocol.handshake_initiated:
+            # Its own parser has limits too (lines of 8 KiB, say), and says nothing beyond them.
+            self.refuse(400, "the WebSocket's opening handshake cannot be read")
 
     def refuse(self, status: int, why: str) -> None:
         """Answer *status*, if an answer is what the peer can take next, and close."""
@@ -288,7 +267,7 @@ class HttpReceiver:
             self._connection.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\n"
                 b"content-length: %d\r\nconnection: close\r\n\r\n%s"
-                % (status, _REASONS[status], len(body), body)
+                % (status, HTTPStatus(status).phrase.encode(), len(body), body)
             )
         slow = status == 408
         self._connection.close(CloseReason.SLOW_REQUEST if slow else CloseReason.BAD_REQUEST, why)
@@ -302,6 +281,12 @@ class HttpReceiver:
         if self._phase is _Phase.BODY:  # the newest request is the one that is refused
             return not cycle.response_started and not self.protocol.pipeline
         return bool(cycle.response_complete)
+
+    def is_working(self) -> bool:
+        """Whether any request waits for its answer, or for the rest of it."""
+        # Answers keep the requests' order, so the newest one says it for all.
+        cycle = self.protocol.cycle
+        return cycle is not None and not cycle.response_complete
 
     # Time.
 
@@ -319,6 +304,9 @@ class HttpReceiver:
             return self._since + limits.head_timeout
         if self._phase is _Phase.BODY and not self._transport.reading_paused:
             return self._since + limits.body_grace + self._body_bytes / limits.body_rate
+        if self._phase is _Phase.ANSWER and not self.is_working():
+            # Cannot be; but a connection that waits for nothing would be held for ever.
+            return self._since + limits.head_timeout
         return None
 
     def _arm(self) -> None:
@@ -344,15 +332,6 @@ class HttpReceiver:
             self._connection.close(CloseReason.IDLE)
         else:
             self.refuse(408, "the request took too long")
-
-
-_REASONS = {
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-}
 
 
 class HttpTransport(asyncio.Transport):
@@ -454,18 +433,26 @@ class _HttpProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle  # None before the first request, whatever its type says
         return cycle is not None and bool(cycle.response_complete)
 
-    def _judge_head(self) -> tuple[int, str] | None:
-        names = [name for name, _value in self.headers]
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self.limits.head_bytes or len(names) > self.limits.headers:
-            return 431, "the request's head is too long"
-        if names.count(b"host") != 1 and self.parser.get_http_version() == "1.1":
-            return 400, "a request has exactly one Host header"
-        if b"transfer-encoding" in names and b"content-length" in names:
-            return 400, "a request has Content-Length or Transfer-Encoding, not both"
-        if len(self.pipeline) >= self.limits.pipeline:
+    def _judge_head(self) -> Refusal | None:
+        head = RequestHead(
+            self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers
+        )
+        limits = self.limits
+        refusal = judge_head(head, most_bytes=limits.head_bytes, most_headers=limits.headers)
+        if refusal is not None:
+            return refusal
+        if len(self.pipeline) >= limits.pipeline:
             return 429, "too many requests at once"
+        if self.parser.should_upgrade() and self._should_upgrade():
+            if self.receiver.is_working():
+                return 400, "a WebSocket begins when all other requests are answered"
+            return judge_upgrade(head)
         return None
+
+    def handle_websocket_upgrade(self) -> None:
+        # The one of 0, which means nothing; the WebSocket's parser takes none at all.
+        self.headers[:] = [field for field in self.headers if field[0] != b"content-length"]
+        super().handle_websocket_upgrade()
 
 
 class _Refused(Exception):  # noqa: N818 - ends the parser's work, nothing else
