@@ -393,6 +393,18 @@ def test_sum_of_a_chain_is_bounded_before_it_is_parsed() -> None:
     assert caught.value.kind is Kind.MALFORMED
 
 
+def test_extensions_of_a_certificate_are_bounded(make, root) -> None:
+    """Hundreds of empty ones fit in, and every look for one goes through all of them."""
+    odd = [
+        (x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.3.6.1.4.1.99999.{n}"), b""), False)
+        for n in range(33)
+    ]
+    assert load_chain([make("device", root, extensions=odd[:32]).der])
+    with pytest.raises(Problem, match="at most 32 extensions") as caught:
+        load_chain([root.der, make("device", root, extensions=odd).der])
+    assert caught.value.kind is Kind.MALFORMED
+
+
 @pytest.mark.parametrize("place", [0, 1, 9])
 def test_keys_are_judged_wherever_they_stand_in_the_chain(make, root, place) -> None:
     """A full-size exponent makes one verification take 10 ms: it never comes to that."""

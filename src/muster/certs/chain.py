@@ -55,6 +55,9 @@ MAX_CERTIFICATE_BYTES = 16 * 1024
 # Honest chains have less: ten certificates with RSA-4096 keys 20 KiB, five with ML-DSA-87 38 KiB.
 MAX_CHAIN_BYTES = 40 * 1024
 
+# RFC 5280 defines sixteen and the field a handful more. All are gone through for each that is
+# looked for, again and again: with hundreds of them a judgement takes 20 ms.
+MAX_EXTENSIONS = 32
 # The library compares every constraint with every name below, 50 ns each. A leaf with ten names
 # under a CA that is held to thousands of domains needs half of this.
 _MAX_NAME_COMPARISONS = 50_000
@@ -105,8 +108,9 @@ def load_chain(der: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
     is an empty tuple.
 
     Raises `Problem(MALFORMED)` for more than `MAX_CHAIN_CERTIFICATES`, for one larger than
-    `MAX_CERTIFICATE_BYTES`, for more than `MAX_CHAIN_BYTES` in all, and for bytes that are not
-    one X.509 certificate; `Problem(UNSUPPORTED)` for a key that `keys.flaw_of` does not accept.
+    `MAX_CERTIFICATE_BYTES` or with more than `MAX_EXTENSIONS`, for more than `MAX_CHAIN_BYTES`
+    in all, and for bytes that are not one X.509 certificate; `Problem(UNSUPPORTED)` for a key
+    that `keys.flaw_of` does not accept.
     """
     if len(der) > MAX_CHAIN_CERTIFICATES:
         raise Problem(Kind.MALFORMED, f"a chain has at most {MAX_CHAIN_CERTIFICATES} certificates")
@@ -180,11 +184,13 @@ def _load(der: bytes, place: int) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         # Both are parsed on first use: a surprise is wanted here and not later.
-        _ = certificate.subject, certificate.issuer, certificate.extensions
+        _, _, extensions = certificate.subject, certificate.issuer, certificate.extensions
     except UNREADABLE as error:
         raise Problem(
             Kind.MALFORMED, f"certificate {place} of the chain is not an X.509 certificate"
         ) from error
+    if len(extensions) > MAX_EXTENSIONS:
+        raise Problem(Kind.MALFORMED, f"a certificate has at most {MAX_EXTENSIONS} extensions")
     if (flaw := _flaw_of_key(certificate)) is not None:
         raise Problem(Kind.UNSUPPORTED, flaw)
     return certificate
