@@ -220,6 +220,13 @@ async def test_big_answers_wait_for_slow_readers(port):
         b"GET\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /who HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET http://b/who HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://a/who HTTP/1.0\r\n\r\n",
+        b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /size HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"),
         b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
         (b"POST /size HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
@@ -482,6 +489,38 @@ async def test_an_upgrade_that_cannot_be_is_refused(listener, port, handshake, u
     answer = await _ask(port, handshake)
     assert answer.startswith(b"HTTP/1.1 400 ") or (not answer and b"/slow" in handshake)
     await until(lambda: listener.closings.counts[CloseReason.BAD_REQUEST] == 1)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /who\r\n\r\n", b"505"),
+        (b"GET /who\r\nHost: a\r\n\r\n", b"505"),
+        (b"GET /who HTTP/0.9\r\nHost: a\r\n\r\n", b"505"),
+        (b"GET /who HTTP/2.0\r\nHost: a\r\n\r\n", b"505"),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", b"501"),
+        (b"CONNECT /who HTTP/1.1\r\nHost: a\r\n\r\n", b"501"),
+        (_CHUNKED.replace(b"chunked", b"gzip, chunked") + b"0\r\n\r\n", b"501"),
+        (b"TRACE /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"405"),
+        (b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"404"),
+        (b"HEAD /who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET /who HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET http://A/who HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"200"),
+    ],
+)
+async def test_versions_and_methods(port, request_bytes, status):
+    """HTTP/1.0 and 1.1 are served; no proxy, no codings but chunked; HEAD has no content."""
+    head, _, body = (await _ask(port, request_bytes)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert b"\r\nconnection: close" in head
+    assert bool(body) is not request_bytes.startswith(b"HEAD")
+
+
+async def test_an_upgrade_to_something_else_is_ignored(port):
+    """Clients offer h2c; they get HTTP/1.1, and the request behind is not lost."""
+    first = _get("/who", "Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings")
+    answer = await _ask(port, first + _get("/who", "Connection: close"))
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
 
 
 async def test_an_upgrade_may_say_that_it_has_no_body(port):

@@ -8,7 +8,8 @@ Rules:
    rate; what frames the body in proportion to it; an idle connection in seconds. Whoever exceeds
    them is answered where HTTP has words for it (408, 413, 431), and closed.
 3. One parser decides where a request ends: a message that could be read in two ways is refused
-   (RFC 9112 section 6.3), as is one without exactly one Host (section 3.2).
+   (RFC 9112 section 6.3), as is one without exactly one Host (section 3.2). HTTP/1.1 and 1.0
+   are spoken, and nothing else.
 4. No access log, no Server header, no URL in any log: URLs can carry signatures.
 """
 
@@ -21,18 +22,19 @@ from enum import IntEnum
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 from muster.clock import Clock
-from muster.net.asgi import AsgiApplication, with_peer
+from muster.net.asgi import PEER, AsgiApplication, with_peer
 from muster.net.connection import Connection
 from muster.net.http_limits import HttpLimits
 from muster.net.reasons import CloseReason
 from muster.net.request_head import Refusal, RequestHead, judge_head, judge_upgrade
 from muster.net.tasks import TaskSet
+from muster.net.websocket import LIMITS, WebSocketProtocol
 
 
 class HttpApplication:
@@ -54,7 +56,7 @@ class HttpApplication:
         self.config = uvicorn.Config(
             app,
             http=_HttpProtocol,
-            ws=_WebSocketProtocol,
+            ws=WebSocketProtocol,
             interface="asgi3",
             lifespan="off",
             log_config=None,
@@ -124,7 +126,6 @@ class HttpReceiver:
         "_connection",
         "_head_bytes",
         "_heads",
-        "_limits",
         "_loop",
         "_phase",
         "_raw_bytes",
@@ -134,13 +135,14 @@ class HttpReceiver:
         "_trailer_bytes",
         "_trailers",
         "_transport",
+        "limits",
         "protocol",
     )
 
     def __init__(self, application: HttpApplication, connection: Connection) -> None:
         self._application = application
         self._connection = connection
-        self._limits = application.limits
+        self.limits = application.limits
         self._loop = asyncio.get_running_loop()
         self._phase = _Phase.IDLE
         self._since = self._loop.time()
@@ -174,7 +176,7 @@ class HttpReceiver:
         if self._phase is _Phase.HEAD:
             # The parser keeps an unfinished header for as long as it grows.
             self._head_bytes += len(data)
-            if self._head_bytes > self._limits.head_bytes:
+            if self._head_bytes > self.limits.head_bytes:
                 self.refuse(431, "the request's head is too long")
         elif self._phase is _Phase.BODY:
             self._count_framing(len(data), silent=self._body_bytes == payload)
@@ -186,7 +188,7 @@ class HttpReceiver:
         self._raw_bytes += size
         self._silent_bytes = self._silent_bytes + size if silent else 0
         framing = self._raw_bytes - _FRAMING_RATIO * self._body_bytes
-        if max(framing, self._silent_bytes) > self._limits.head_bytes:
+        if max(framing, self._silent_bytes) > self.limits.head_bytes:
             self.refuse(431, "the request's chunk extensions or trailers are too long")
 
     def receive_eof(self) -> None:
@@ -230,7 +232,7 @@ class HttpReceiver:
             return False
         self._trailers += 1
         self._trailer_bytes += size
-        limits = self._limits
+        limits = self.limits
         if self._trailers > limits.headers or self._trailer_bytes > limits.head_bytes:
             self.refuse(431, "the request's trailers are too long")
             raise _Refused
@@ -239,7 +241,7 @@ class HttpReceiver:
     def body_came(self, size: int, *, answered: bool) -> None:
         """Some of the body was parsed."""
         self._body_bytes += size
-        if answered and self._body_bytes > self._limits.body_bytes:
+        if answered and self._body_bytes > self.limits.body_bytes:
             # Nobody reads it, so nobody but us finds that it is too long.
             self._connection.close(CloseReason.BAD_REQUEST, "the request's body is too long")
 
@@ -297,7 +299,7 @@ class HttpReceiver:
             self._arm()
 
     def _deadline(self) -> float | None:
-        limits = self._limits
+        limits = self.limits
         if self._phase is _Phase.IDLE:
             return self._since + limits.idle_timeout
         if self._phase is _Phase.HEAD:
@@ -315,7 +317,7 @@ class HttpReceiver:
         if not self._connection.is_open:
             return
         if deadline is None:
-            deadline = self._loop.time() + self._limits.idle_timeout
+            deadline = self._loop.time() + self.limits.idle_timeout
         if self._timer is not None:
             if self._timer.when() <= deadline:
                 return
@@ -344,8 +346,12 @@ class HttpTransport(asyncio.Transport):
         self.reading_paused = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return the addresses and whether there is TLS; nothing else."""
+        """Return the addresses, whether there is TLS, the peer and the limits; nothing else."""
         connection = self.connection
+        if name == PEER:
+            return connection.peer
+        if name == LIMITS:
+            return self.receiver.limits
         if name == "peername":
             return (connection.address, connection.port)
         if name == "sockname":
@@ -392,9 +398,33 @@ class _HttpProtocol(HttpToolsProtocol):
         assert isinstance(transport, HttpTransport)
         super().connection_made(transport)
         self.receiver = transport.receiver
-        self.limits = transport.receiver._limits  # noqa: SLF001 - both are this module's
+        self.limits = transport.receiver.limits
         peer = transport.connection.peer
         self.app = with_peer(self.app, peer, self.limits.body_bytes)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if self._should_upgrade():
+                    self._upgrade(data)
+                    return
+                # RFC 9110 section 7.8: an upgrade that we do not know is ignored, so what follows
+                # is the next request; `pipeline` bounds how often.
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+            else:
+                return
+
+    def _upgrade(self, rest: bytes) -> None:
+        if rest:  # RFC 6455 section 4.1
+            self.receiver.refuse(400, "a WebSocket's client waits for the server's handshake")
+        else:
+            self.handle_websocket_upgrade()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words say no more
         self.receiver.refuse(400, "the request is not HTTP/1.1")
@@ -457,21 +487,3 @@ class _HttpProtocol(HttpToolsProtocol):
 
 class _Refused(Exception):  # noqa: N818 - ends the parser's work, nothing else
     """The request was answered already."""
-
-
-class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSockets with our limits."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, HttpTransport)
-        super().connection_made(transport)
-        self.limits = transport.receiver._limits  # noqa: SLF001 - both are this module's
-        self.app = with_peer(self.app, transport.connection.peer, self.limits.body_bytes)
-
-    def handle_cont(self, event: Any) -> None:
-        # Empty continuation frames never reach the size limit, but each takes its place.
-        if len(self.frames) >= self.limits.websocket_frames:
-            self.conn.fail(1009, "too many frames in a message")
-            self.handle_parser_exception()
-            return
-        super().handle_cont(event)
