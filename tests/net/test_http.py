@@ -89,6 +89,10 @@ async def _echo(socket: WebSocket) -> None:
         await socket.send_bytes(data)
 
 
+async def _denied(socket: WebSocket) -> None:
+    await socket.send_denial_response(PlainTextResponse("no", status_code=400))
+
+
 async def _too_large(_request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)
     assert problem.kind is Kind.TOO_LARGE
@@ -106,6 +110,7 @@ ROUTES = [
     Route("/big", _big),
     Route("/drip", _drip),
     WebSocketRoute("/echo", _echo),
+    WebSocketRoute("/denied", _denied),
 ]
 # Short enough to wait for; long enough for a busy machine.
 LIMITS = HttpLimits(
@@ -550,6 +555,52 @@ async def test_a_slow_answer_behind_another_is_waited_for(port):
     """The idle time does not run while any request is being worked on."""
     answer = await _ask(port, _get("/who") + _get("/slower", "Connection: close"))
     assert answer.endswith(b"slower")
+
+
+@pytest.mark.parametrize(
+    ("handshake", "status"),
+    [
+        (_upgrade(start="GET /nowhere HTTP/1.1"), b"403"),
+        (_upgrade(start="GET /size HTTP/1.1"), b"403"),
+        (_upgrade(start="GET /denied HTTP/1.1"), b"400"),
+        (_upgrade(start="POST /echo HTTP/1.1"), b"405"),
+        (_upgrade().replace(b"Version: 13", b"Version: 12"), b"400"),
+        (_upgrade().replace(b"-Key", b"-Lock"), b"400"),
+        (_upgrade("X: " + "y" * 9000), b"400"),
+    ],
+)
+async def test_a_denied_websocket_leaves_nothing_behind(  # noqa: PLR0917 - fixtures
+    application, listener, port, handshake, status, caplog, until
+):
+    """No line at error, however it is denied, and no object that stays in memory."""
+    for _ in range(3):
+        assert (await _ask(port, handshake)).startswith(b"HTTP/1.1 " + status)
+    await until(lambda: listener.connection_count == 0)
+    await until(lambda: not application.state.connections)
+    assert not caplog.records
+
+
+async def test_text_that_is_not_utf_8_is_refused_quietly(port, caplog):
+    """Close code 1007 and no traceback, which any stranger could cause."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_upgrade())
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\x81\x82\0\0\0\0\xff\xfe")
+    assert b"\x03\xef" in await asyncio.wait_for(reader.read(), 5)
+    assert not caplog.records
+    writer.close()
+
+
+@pytest.mark.parametrize("rest", [b"ZZ\r\n", b"5\r\nhel"])
+async def test_who_leaves_within_a_body_fills_no_log(listener, port, caplog, rest, until):
+    """A broken or unfinished body is the peer's doing: no traceback for it."""
+    _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_CHUNKED)
+    await asyncio.sleep(0.05)
+    writer.write(rest)
+    writer.close()
+    await until(lambda: listener.connection_count == 0 and not listener.tasks.tasks)
+    assert not caplog.records
 
 
 async def _send_empty_fragments(socket: ClientConnection) -> None:

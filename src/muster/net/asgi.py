@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from muster.errors import Kind, Problem
 from muster.model.peer import Peer
 
@@ -29,6 +31,8 @@ def with_peer(app: AsgiApplication, peer: Peer, body_bytes: int) -> AsgiApplicat
         body = _Body(scope, receive, send, body_bytes)
         try:
             await app(scope, body.receive, body.send)
+        except ClientDisconnect:
+            return  # nobody is left to answer, and whoever leaves early must not fill the log
         except Problem:
             if not body.refused:
                 raise

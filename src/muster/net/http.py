@@ -211,7 +211,12 @@ class HttpReceiver:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._loop.call_soon(self.protocol.connection_lost, None)
+        self._loop.call_soon(self._tell_loss)
+
+    def _tell_loss(self) -> None:
+        # Whoever has the connection by now: a WebSocket that refuses its handshake closes before
+        # it is ours, and would otherwise be remembered for ever.
+        self.protocol.connection_lost(None)
 
     # What the protocol tells.
 

@@ -31,3 +31,28 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
             return
         super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a complete message to the application."""
+        if self.curr_msg_data_type == "text" and not _is_text(b"".join(self.frames)):
+            # Refused here, because uvicorn would write a traceback for it.
+            self.conn.fail(1007, "a text message is not UTF-8")
+            self.handle_parser_exception()
+            return
+        super().send_receive_event_to_app()
+
+    async def send(self, message: Any) -> None:
+        """Take what the application says."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            # The handshake was answered with a denial. uvicorn holds it for unanswered, and writes
+            # an error line for each.
+            self.handshake_complete = True
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
