@@ -114,7 +114,7 @@ async def test_every_group_counts_however_many_pages_they_fill(
         await put(world, f"group-{number}", carry(authority))
     trusted = await world.enrollments.trusted(world.service)
     for authority in authorities:
-        [entry] = trusted.candidates.issuers_of(authority.leaf("dev-1").certificate)
+        [entry] = trusted.candidates.named_issuers_of(authority.leaf("dev-1").certificate)
         assert entry.certificate == authority.certificate
 
 
