@@ -61,3 +61,13 @@ def test_identity_includes_validity(make, root, now) -> None:
         with pytest.raises(Problem) as caught:
             verify_device_identity(leaf, DeviceId("device"), now=moment)
         assert caught.value.kind is Kind.UNAUTHENTICATED
+
+
+def test_length_of_a_thumbprint_chooses_the_digest(root) -> None:
+    """Forty digits are never taken for the beginning of SHA-256, nor sixty-four for SHA-1 and more.
+
+    That SHA-1 admits at all is docs/decisions/0014.
+    """
+    short, long = sha1_thumbprint(root.der), sha256_thumbprint(root.der)
+    assert not matches_thumbprint(root.der, Thumbprint(long[:40]))
+    assert not matches_thumbprint(root.der, Thumbprint(short + long[40:]))

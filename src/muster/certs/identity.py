@@ -16,8 +16,8 @@ from muster.ids import DeviceId, RegistrationId, Thumbprint
 def sha1_thumbprint(der: bytes) -> Thumbprint:
     """Return the SHA-1 thumbprint of a DER certificate.
 
-    A key to look certificates up by, for the wires that know no other (`x5t`, the registry's
-    forty-digit thumbprints). SHA-1 collides: never the only ground to trust on.
+    A key to look certificates up by, for the wires that know no other (`x5t`). SHA-1 collides:
+    never the only ground to trust on, with the one exception that `matches_thumbprint` makes.
     """
     return Thumbprint(hashlib.sha1(der, usedforsecurity=False).hexdigest().upper())
 
@@ -28,7 +28,13 @@ def sha256_thumbprint(der: bytes) -> Thumbprint:
 
 
 def matches_thumbprint(der: bytes, expected: Thumbprint) -> bool:
-    """Whether *expected*, of either length, is the whole digest of *der*. Constant time."""
+    """Whether *expected*, of either length, is the whole digest of *der*. Constant time.
+
+    Of forty digits it is SHA-1, and then whoever made two certificates with one digest may
+    present either. Registries of devices hold such thumbprints and no certificate to compare
+    with: docs/decisions/0014-sha1-thumbprints.md says why that is borne. Does not check dates or
+    possession of the key.
+    """
     actual = sha1_thumbprint(der) if len(expected) == 40 else sha256_thumbprint(der)
     return hmac.compare_digest(actual.encode(), expected.encode())
 
