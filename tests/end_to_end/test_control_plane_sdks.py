@@ -7,7 +7,6 @@ import base64
 import datetime as dt
 import hashlib
 import json
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -347,10 +346,6 @@ def test_managed_identity_credential_through_imds(
     assert claims_of(token.token)["aud"] == "https://iothubs.azure.net"
 
 
-@pytest.mark.skipif(
-    shutil.which("node") is None or not (NODE_MODULES / "@azure" / "identity").exists(),
-    reason="@azure/identity is not installed",
-)
 def test_node_certificate_credential(server: Running) -> None:
     """@azure/identity signs with PS256 and a "not before" slightly ahead."""
     script = f"""
